@@ -1,0 +1,99 @@
+"""The record: one JSON file per measurement, the contract between measuring and analysing.
+
+The schema is ``config/schemas/record.schema.json``. Writing validates and is atomic; reading refuses what is damaged or
+alien by name, so that one bad file never spoils the rest of a folder.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from ipa_energy.files import write_text
+
+SCHEMA_VERSION = 1
+SCHEMA_FILE = Path(__file__).resolve().parents[2] / "config" / "schemas" / "record.schema.json"
+
+Record = dict[str, Any]
+
+
+class RecordError(ValueError):
+    """A file is not a valid record. The text names the file and what is wrong."""
+
+
+@lru_cache(maxsize=1)
+def _validator() -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(json.loads(SCHEMA_FILE.read_text(encoding="utf-8")))
+
+
+def _reject_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number that JSON knows")
+
+
+def fault(data: Any) -> str | None:
+    """What makes ``data`` an invalid record, in one line; None when it is valid."""
+    if isinstance(data, Mapping) and data.get("schema_version") != SCHEMA_VERSION:
+        return f"schema_version is {data.get('schema_version')!r}; this release reads {SCHEMA_VERSION}"
+    error = jsonschema.exceptions.best_match(_validator().iter_errors(data))
+    if error is None:
+        return None
+    return f"{'/'.join(map(str, error.absolute_path)) or 'record'}: {error.message[:300]}"
+
+
+def write_record(path: str | Path, record: Record) -> None:
+    """Validate ``record`` and write it atomically.
+
+    Raises RecordError when it breaks the schema or holds NaN or infinity, OSError when it can't be written.
+    """
+    problem = fault(record)
+    if problem:
+        raise RecordError(f"refusing to write {path}: {problem}")
+    try:
+        text = json.dumps(record, indent=1, sort_keys=False, allow_nan=False)
+    except ValueError as error:
+        raise RecordError(f"refusing to write {path}: {error}") from error
+    write_text(path, text + "\n")
+
+
+def read_record(path: str | Path) -> Record:
+    """Read and validate one record. Raises RecordError naming the file and the fault."""
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_reject_constant)
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path}: not readable as JSON ({error})") from error
+    problem = fault(data)
+    if problem:
+        raise RecordError(f"{path}: {problem}")
+    return dict(data)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Records that could be read, with their paths, and one line about each file that could not."""
+
+    records: tuple[tuple[Path, Record], ...]
+    refused: tuple[str, ...]
+
+
+def read_records(paths: Iterable[str | Path]) -> Reading:
+    """Read many records; the damaged and alien ones are named and left out."""
+    good: list[tuple[Path, Record]] = []
+    refused: list[str] = []
+    for path in paths:
+        try:
+            good.append((Path(path), read_record(path)))
+        except RecordError as error:
+            refused.append(str(error))
+    return Reading(tuple(good), tuple(refused))
+
+
+def finite(value: float | None) -> float | None:
+    """``value``, or None where it is NaN or infinite: JSON knows neither, and a reader must not take one for a figure."""
+    return None if value is None or not math.isfinite(value) else float(value)

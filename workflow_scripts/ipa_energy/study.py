@@ -1,0 +1,212 @@
+"""The study: a config file, checked and completed, and what follows from it.
+
+:func:`load_study` takes the raw mapping that Snakemake or YAML gives, reports everything that is wrong with it at once
+(key, value, what is allowed) and returns a frozen :class:`Study` with configurations, workloads and plan. It reads only
+the schema and the model zoo's table, so that it is quick enough to run whenever the workflow is parsed.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from ipa_energy import pipelines
+from ipa_energy.configuration import PLATFORM_KNOBS, STAGE_KNOBS, Configuration, grid
+from ipa_energy.plan import Measurement, make_plan
+
+SCHEMAS = Path(__file__).resolve().parents[2] / "config" / "schemas"
+
+
+class ConfigError(ValueError):
+    """The config can't be used. The text lists every fault: key, value, what is allowed."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A checked experiment. ``settings`` is the whole config with all defaults filled in."""
+
+    settings: dict[str, Any]
+    configurations: tuple[Configuration, ...]
+    plan: tuple[Measurement, ...]
+
+    @property
+    def experiment(self) -> str:
+        """Name of the experiment."""
+        return str(self.settings["experiment"])
+
+    @property
+    def workloads(self) -> dict[str, dict[str, Any]]:
+        """Settings of each workload by name."""
+        return dict(self.settings["workloads"])
+
+
+@lru_cache(maxsize=1)
+def config_schema() -> dict[str, Any]:
+    """The JSON Schema of the config file."""
+    return dict(yaml.safe_load((SCHEMAS / "config.schema.yaml").read_text()))
+
+
+def _fill_defaults(data: Any, schema: Mapping[str, Any]) -> Any:
+    if not isinstance(data, dict):
+        return data
+    for key, sub in schema.get("properties", {}).items():
+        if key not in data and "default" in sub:
+            data[key] = copy.deepcopy(sub["default"])
+        if key in data:
+            data[key] = _fill_defaults(data[key], sub)
+    extra = schema.get("additionalProperties")
+    if isinstance(extra, dict):
+        for key in data.keys() - schema.get("properties", {}).keys():
+            data[key] = _fill_defaults(data[key], extra)
+    return data
+
+
+def _allowed(error: jsonschema.ValidationError) -> str:
+    """What the schema allows at the place of an error, in words."""
+    schema = error.schema
+    match error.validator:
+        case "enum":
+            return "one of " + ", ".join(map(str, error.validator_value))
+        case "additionalProperties":
+            return "only the keys " + ", ".join(sorted(schema.get("properties", {})))
+        case "required":
+            return "all of the keys " + ", ".join(error.validator_value)
+        case "type":
+            kinds = error.validator_value
+            return "a value of type " + (kinds if isinstance(kinds, str) else " or ".join(kinds))
+        case "minItems":
+            return "a list of at least one value"
+        case "minProperties":
+            return "at least one entry"
+        case "uniqueItems":
+            return "each value only once"
+        case "pattern":
+            return f"text that matches {error.validator_value}"
+    words = {
+        "minimum": "at least",
+        "maximum": "at most",
+        "exclusiveMinimum": "more than",
+        "exclusiveMaximum": "less than",
+    }
+    return " and ".join(f"{words[k]} {schema[k]}" for k in words if k in schema) or str(error.message)
+
+
+def _path(error: jsonschema.ValidationError) -> str:
+    text = ""
+    for part in error.absolute_path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text or "the config"
+
+
+def _schema_faults(data: Any) -> list[str]:
+    validator = jsonschema.Draft202012Validator(config_schema())
+    return [
+        f"{_path(e)} is {_shown(e.instance)}; allowed: {_allowed(e)}"
+        for e in sorted(validator.iter_errors(data), key=lambda e: [str(p) for p in e.absolute_path])
+    ]
+
+
+def _shown(value: Any) -> str:
+    text = repr(sorted(value)) if isinstance(value, dict) else repr(value)
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
+def _grid_faults(settings: Mapping[str, Any]) -> list[str]:
+    pipeline = pipelines.get(settings["pipeline"])
+    stages = settings["grid"]["stages"]
+    faults = []
+    if list(stages) != list(pipeline.stage_names):
+        faults.append(
+            f"grid.stages has {list(stages)}; allowed: exactly the stages of pipeline {pipeline.name}, "
+            f"in this order: {list(pipeline.stage_names)}"
+        )
+        return faults
+    for stage in stages:
+        known = pipeline.variants(stage)
+        for i, variant in enumerate(stages[stage]["variant"]):
+            if variant not in known:
+                faults.append(
+                    f"grid.stages.{stage}.variant[{i}] is {variant!r}; allowed: one of {', '.join(sorted(known))}"
+                )
+    return faults
+
+
+def _workload_faults(workloads: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    faults = []
+    for name, load in workloads.items():
+        if load["kind"] == "rate" and ("rate_rps" in load) == ("trace" in load):
+            faults.append(f"workloads.{name} of kind rate has {sorted(load)}; allowed: exactly one of rate_rps, trace")
+        if load["kind"] == "saturated" and ({"rate_rps", "trace"} & load.keys()):
+            faults.append(f"workloads.{name} of kind saturated has a rate; allowed: rate_rps and trace for kind rate only")
+        if "trace" in load and not Path(load["trace"]).is_file():
+            faults.append(f"workloads.{name}.trace is {load['trace']!r}; allowed: an existing text file")
+    return faults
+
+
+def _other_faults(settings: Mapping[str, Any], measurements: int) -> list[str]:
+    faults = []
+    if measurements > settings["max_measurements"]:
+        faults.append(
+            f"the grid needs {measurements} measurements; allowed: at most max_measurements = "
+            f"{settings['max_measurements']}. Make the grid smaller or raise max_measurements"
+        )
+    frames = settings["frames"]["source"]
+    if frames != "bundled" and not Path(frames).is_dir():
+        faults.append(f"frames.source is {frames!r}; allowed: 'bundled' or an existing folder of images")
+    if settings["records"] is not None and not Path(settings["records"]).is_dir():
+        faults.append(f"records is {settings['records']!r}; allowed: an existing folder of records, or null to measure")
+    protocol = settings["protocol"]
+    if protocol["warm_up_max_s"] < protocol["warm_up_min_s"]:
+        faults.append(
+            f"protocol.warm_up_max_s is {protocol['warm_up_max_s']}; allowed: at least warm_up_min_s = "
+            f"{protocol['warm_up_min_s']}"
+        )
+    return faults
+
+
+def _count(settings: Mapping[str, Any]) -> int:
+    """Number of measurements the plan will hold, without building it."""
+    cells = len(settings["workloads"])
+    for knobs in settings["grid"]["stages"].values():
+        for knob in STAGE_KNOBS:
+            cells *= len(knobs[knob])
+    for knob in PLATFORM_KNOBS:
+        cells *= len(settings["grid"]["platform"][knob])
+    return int(settings["blocks"] * (cells + 2 * settings["anchor"]))
+
+
+def _refuse(faults: list[str]) -> None:
+    if faults:
+        raise ConfigError("The config can't be used:\n" + "\n".join(f"  - {fault}" for fault in faults))
+
+
+def load_study(config: Mapping[str, Any]) -> Study:
+    """Check ``config``, fill in the defaults and lay out the plan.
+
+    Raises :class:`ConfigError` naming every fault found by the schema, or else every one found beyond it.
+    """
+    settings = _fill_defaults(copy.deepcopy(dict(config)), config_schema())
+    _refuse(_schema_faults(settings))
+    _refuse(
+        _grid_faults(settings) + _workload_faults(settings["workloads"]) + _other_faults(settings, _count(settings))
+    )
+    configurations = tuple(
+        grid(settings["pipeline"], settings["grid"]["stages"], settings["grid"]["platform"])
+    )
+    if len({c.id for c in configurations}) != len(configurations):
+        raise ConfigError("The config can't be used:\n  - two configurations of the grid have the same id")
+    plan = make_plan(
+        configurations,
+        list(settings["workloads"]),
+        settings["blocks"],
+        settings["seed"],
+        configurations[0] if settings["anchor"] else None,
+    )
+    return Study(settings, configurations, tuple(plan))
