@@ -7,11 +7,15 @@ configuration is measured again at both ends of each block; the spread of its re
 
 from __future__ import annotations
 
+import csv
+import io
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ipa_energy.configuration import Configuration
+from ipa_energy.files import write_text
 
 GRID, ANCHOR_FIRST, ANCHOR_LAST = "grid", "anchor-first", "anchor-last"
 
@@ -53,3 +57,42 @@ def make_plan(
             cells = [(anchor, workloads[0], ANCHOR_FIRST), *cells, (anchor, workloads[0], ANCHOR_LAST)]
         plan += [Measurement(c, w, block, role, len(plan) + i) for i, (c, w, role) in enumerate(cells)]
     return plan
+
+
+COLUMNS = ("order", "block", "role", "repetition", "workload", "configuration")
+
+
+def write_plan(path: str | Path, plan: Sequence[Measurement]) -> None:
+    """Write the plan as CSV, a row per measurement in run order: :data:`COLUMNS`, then all knobs."""
+    knobs = list(plan[0].configuration.knobs()) if plan else []
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=[*COLUMNS, *knobs], lineterminator="\n")
+    writer.writeheader()
+    for m in plan:
+        place = (m.order, m.block, m.role, m.repetition, m.workload, m.configuration.id)
+        writer.writerow(dict(zip(COLUMNS, place, strict=True)) | m.configuration.knobs())
+    write_text(path, text.getvalue())
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a measurement stands in the plan: block, role, order (from 0), and how many there are in all."""
+
+    block: int
+    role: str
+    order: int
+    total: int
+
+
+def find_place(path: str | Path, workload: str, configuration: str, repetition: str) -> Place:
+    """Look a measurement up in ``plan.csv``. Raises LookupError when it isn't there."""
+    found = None
+    total = 0
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            total += 1
+            if (row["workload"], row["configuration"], row["repetition"]) == (workload, configuration, repetition):
+                found = row
+    if found is None:
+        raise LookupError(f"{path} has no measurement of {configuration} under {workload}, {repetition}")
+    return Place(int(found["block"]), found["role"], int(found["order"]), total)

@@ -1,0 +1,26 @@
+from snakemake.utils import min_version
+
+min_version("9.17")  # the run order is a `priority:` that depends on wildcards
+
+
+# A config given with --configfile stands alone; it is not mixed with the default experiment.
+if "grid" not in config:
+
+    configfile: "config/config.yaml"
+
+
+report: "report/workflow.rst"
+
+
+include: "rules/common.smk"
+include: "rules/prepare.smk"
+include: "rules/measure.smk"
+include: "rules/aggregate.smk"
+include: "rules/coupling.smk"
+include: "rules/figures.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        targets,

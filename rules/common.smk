@@ -1,0 +1,80 @@
+from pathlib import Path
+import os
+
+from snakemake.exceptions import WorkflowError
+
+from ipa_energy.digest import protocol_digest
+from ipa_energy.job import measuring_settings
+from ipa_energy.layout import record_path
+from ipa_energy.study import ConfigError, load_study
+
+# Jobs watch the workflow by this and end with it, also under kill -9.
+os.environ["IPA_ENERGY_WORKFLOW_PID"] = str(os.getpid())
+
+try:
+    study = load_study(config)
+except ConfigError as error:
+    raise WorkflowError(str(error)) from None
+config.update(study.settings)
+
+# One measurement at a time on a host without anybody having to ask for it: an undeclared resource would be unlimited.
+# On a cluster the limit holds per submitted job, so that nodes measure side by side.
+workflow.global_resources.setdefault("power_meter", 1)
+
+planned = {m.key: m for m in study.plan}
+
+
+resource_scopes:
+    power_meter="local",
+
+
+wildcard_constraints:
+    experiment="[^/]+",
+    workload="[^/]+",
+    configuration="[^/]+",
+    repetition="[^/]+",
+
+
+def records_of(wildcards):
+    """Records to analyse: those of the plan, or every one below the folder that the config names."""
+    if study.settings["records"] is not None:
+        return sorted(str(path) for path in Path(study.settings["records"]).rglob("*.json"))
+    return [record_path(study.experiment, *key) for key in planned]
+
+
+def measurement_of(wildcards):
+    """The planned measurement that a record's path names."""
+    return planned[(wildcards.workload, wildcards.configuration, wildcards.repetition)]
+
+
+def run_order(wildcards):
+    """Priority that makes the scheduler follow the plan's randomised order: the first is the most urgent."""
+    return len(study.plan) - measurement_of(wildcards).order
+
+
+def all_cores(wildcards):
+    """Every core of the run, so that no other job of the workflow runs beside a measurement."""
+    return workflow._cores or 1
+
+
+def targets(wildcards):
+    """What `rule all` makes."""
+    results = f"results/{study.experiment}"
+    figures = [
+        f"{results}/figures/{figure}.{workload}.{kind}"
+        for workload in study.workloads
+        for figure in ("knob_effects", "energy_against_metrics")
+        for kind in ("svg", "png")
+    ]
+    return [f"{results}/summary.txt", *figures]
+
+
+onsuccess:
+    print(Path(f"results/{study.experiment}/summary.txt").read_text())
+
+
+onerror:
+    print(
+        f"The run of experiment {study.experiment} did not finish; what was measured is kept. The log is {log}. "
+        "Run the same command again to go on (after a kill: `snakemake --unlock` first)."
+    )

@@ -1,0 +1,168 @@
+"""How strongly two quantities go together over configurations, and how much of that chance and noise could make.
+
+Arrays of configuration means, or of repetitions per configuration, go in; Kendall's tau-b, Spearman's rho, the share of
+variance that the best monotone curve explains (isotonic R2), its value under chance, cluster-bootstrap resamples and
+the reliability of means come out. A statistic that does not exist (a constant side) is None, never NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+from scipy.optimize import isotonic_regression
+
+Floats = NDArray[np.float64]
+
+_RELATIVE_TOLERANCE = 1e-9
+"""Spread below which a quantity counts as constant: rounding of means of equal values is far below, figures far above."""
+
+_CHUNK = 2_000_000
+"""Numbers drawn at once by the bootstrap: bounds its memory to some tens of MB."""
+
+
+def is_constant(values: ArrayLike) -> bool:
+    """Whether the values, shape (n,), are equal but for rounding."""
+    array = np.asarray(values, dtype=float)
+    return array.size == 0 or bool(np.ptp(array) <= _RELATIVE_TOLERANCE * np.max(np.abs(array)))
+
+
+def without_rounding(values: ArrayLike) -> Floats:
+    """The values to 10 significant digits, so that means of equal figures tie, whatever order they were summed in."""
+    return np.array([float(f"{value:.10g}") for value in np.asarray(values, dtype=float)], dtype=float)
+
+
+def kendall(x: Floats, y: Floats) -> tuple[float, float] | None:
+    """Kendall's tau-b of two samples of shape (n,) and the p-value of no association (exact where there are no ties)."""
+    if is_constant(x) or is_constant(y):
+        return None
+    result: Any = stats.kendalltau(x, y)
+    return float(result.statistic), float(result.pvalue)
+
+
+def spearman(x: Floats, y: Floats) -> float | None:
+    """Spearman's rho of two samples of shape (n,): Pearson's r of their mid-ranks."""
+    if is_constant(x) or is_constant(y):
+        return None
+    return float(np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1])
+
+
+@dataclass(frozen=True, slots=True)
+class MonotoneFit:
+    """The better of the best increasing and the best decreasing curve of y over x.
+
+    ``r2`` is 1 - SSE / SST in [0, 1]; ``x`` are the distinct values, ascending, ``y`` the curve at them.
+    """
+
+    r2: float
+    direction: str
+    x: Floats
+    y: Floats
+
+
+def monotone_fit(x: Floats, y: Floats) -> MonotoneFit | None:
+    """Isotonic least-squares regression of ``y`` on ``x``, both of shape (n,), in the better direction.
+
+    Points of equal x share one value of the curve, so a metric with few levels can't explain what varies within a level.
+    None when either side is constant.
+    """
+    if is_constant(x) or is_constant(y):
+        return None
+    levels, index, weights = np.unique(x, return_inverse=True, return_counts=True)
+    means = np.bincount(index, weights=y) / weights
+    total = float(np.sum((y - y.mean()) ** 2))
+    fits = []
+    for direction in ("increasing", "decreasing"):
+        result: Any = isotonic_regression(means, weights=weights, increasing=direction == "increasing")
+        curve = np.asarray(result.x, dtype=float)
+        fits.append(MonotoneFit(1 - float(np.sum((y - curve[index]) ** 2)) / total, direction, levels, curve))
+    return max(fits, key=lambda fit: fit.r2)
+
+
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """Isotonic R2 when y has nothing to do with x: mean under permutation, and the p-value of the observed R2."""
+
+    mean_r2: float
+    p: float
+
+
+def permutation_chance(x: Floats, y: Floats, permutations: int, rng: np.random.Generator) -> Chance | None:
+    """What :func:`monotone_fit` finds in shuffled data: a flexible curve explains part of any noise.
+
+    ``p`` counts the observed order among the permutations (Phipson and Smyth 2010), so it is never 0.
+    """
+    observed = monotone_fit(x, y)
+    if observed is None:
+        return None
+    shuffled = [fit.r2 for _ in range(permutations) if (fit := monotone_fit(x, rng.permutation(y))) is not None]
+    as_good = sum(r2 >= observed.r2 - 1e-12 for r2 in shuffled)
+    return Chance(float(np.mean(shuffled)), (as_good + 1) / (permutations + 1))
+
+
+def resampled_means(
+    clusters: Sequence[NDArray[np.float64]], resamples: int, rng: np.random.Generator
+) -> Iterator[NDArray[np.float64]]:
+    """Cluster bootstrap: draw configurations with replacement, and within each its repetitions with replacement.
+
+    ``clusters[i]`` holds the repetitions of configuration i, shape (r_i, k) for k quantities measured together. Yields
+    ``resamples`` arrays of configuration means, shape (n, k).
+    """
+    n, width = len(clusters), max(len(cluster) for cluster in clusters)
+    sizes = np.array([len(cluster) for cluster in clusters])
+    padded = np.zeros((n, width, clusters[0].shape[1]))
+    for i, cluster in enumerate(clusters):
+        padded[i, : len(cluster)] = cluster
+    done, step = 0, max(1, _CHUNK // (n * width))
+    while done < resamples:
+        count = min(step, resamples - done)
+        chosen = rng.integers(n, size=(count, n))
+        repetition = rng.integers(sizes[chosen][:, :, None], size=(count, n, width))
+        drawn = padded[chosen[:, :, None], repetition]
+        counted = (np.arange(width) < sizes[chosen][:, :, None])[..., None]
+        yield from np.sum(drawn * counted, axis=2) / sizes[chosen][..., None]
+        done += count
+
+
+def percentile_interval(values: Sequence[float], confidence: float) -> tuple[float, float]:
+    """Percentile bootstrap interval of at least one resampled statistic."""
+    tail = (1 - confidence) / 2
+    lo, hi = np.quantile(np.asarray(values, dtype=float), [tail, 1 - tail])
+    return float(lo), float(hi)
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """Share of the variance of configuration means that a repetition of the whole study would find again, in [0, 1].
+
+    ``lo`` is its lower confidence bound. What is missing to 1 is replicate noise, which no other metric can explain.
+    """
+
+    value: float
+    lo: float
+
+
+def reliability(clusters: Sequence[Floats], confidence: float) -> Reliability | None:
+    """ICC(1, k) of repetitions per configuration, ``clusters[i]`` of shape (r_i,), by one-way analysis of variance.
+
+    1 - MS_within / MS_between with the F interval of Shrout and Fleiss (1979); negative estimates read 0. None when no
+    configuration was repeated, when there are fewer than two, or when nothing varies at all.
+    """
+    sizes = np.array([len(cluster) for cluster in clusters])
+    n, total = len(clusters), int(sizes.sum()) if len(clusters) else 0
+    if n < 2 or total == n:
+        return None
+    means = np.array([cluster.mean() for cluster in clusters])
+    between = float(np.sum(sizes * (means - np.sum(sizes * means) / total) ** 2)) / (n - 1)
+    within = math.fsum(float(np.sum((c - m) ** 2)) for c, m in zip(clusters, means, strict=True)) / (total - n)
+    scale = float(np.max(np.abs(means)))
+    if between <= (_RELATIVE_TOLERANCE * scale) ** 2:
+        return None
+    ratio = within / between
+    critical = float(stats.f.ppf((1 + confidence) / 2, n - 1, total - n))
+    return Reliability(max(0.0, 1 - ratio), max(0.0, 1 - ratio * critical))

@@ -1,0 +1,200 @@
+"""Pairwise coupling: energy per request against accuracy, latency, cost and throughput, cell by cell.
+
+A *cell* is a workload on a host with one kind of weights, for gross or for net energy. The measurements table goes in;
+out comes one row per cell and metric with Kendall's tau-b, Spearman's rho and isotonic R2 over configurations, each with
+a cluster-bootstrap interval, Holm-adjusted p-values, and what chance and replicate noise do to them. A statistic that
+can't be had is null, with the reason in words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from statsmodels.stats.multitest import multipletests
+
+from ipa_energy.analysis import association
+from ipa_energy.analysis.aggregate import CELL, evidence_of, usable
+from ipa_energy.plan import GRID
+
+ENERGIES = {"gross": "gross_j_per_request", "net": "net_j_per_request"}
+"""The energies of which coupling is asked, and their columns, in joules per request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric that IPA weighs (or sees): its column, its family in the verdict, None for one shown only for context."""
+
+    name: str
+    column: str
+    family: str | None
+
+
+METRICS = (
+    Metric("accuracy", "pas", "accuracy"),
+    Metric("latency_p99", "latency_p99_s", "latency"),
+    Metric("latency_mean", "latency_mean_s", "latency"),
+    Metric("cost", "usd_per_1000_requests", "cost"),
+    Metric("cores", "cores", "cost"),
+    Metric("throughput", "throughput_rps", None),
+)
+FAMILIES = ("accuracy", "latency", "cost")
+
+MIN_POINTS = 3
+"""Two points always lie on a monotone curve."""
+
+MAX_PERMUTATIONS = 1000
+"""A mean over so many permutations is exact to under 0.01."""
+
+COLUMNS = (
+    *CELL,
+    *("energy", "evidence", "family", "metric", "n_configurations", "n_repetitions_min", "n_repetitions_max"),
+    *("metric_min", "metric_max", "tau", "tau_lo", "tau_hi", "tau_p", "tau_p_holm"),
+    *("spearman", "spearman_lo", "spearman_hi", "isotonic_r2", "isotonic_r2_lo", "isotonic_r2_hi"),
+    *("isotonic_direction", "isotonic_r2_chance", "isotonic_r2_corrected", "isotonic_p"),
+    *("energy_reliability", "energy_reliability_lo", "metric_reliability", "metric_reliability_lo", "reason"),
+)
+_TEXT = (*CELL, "energy", "evidence", "family", "metric", "isotonic_direction", "reason")
+_WHOLE = ("n_configurations", "n_repetitions_min", "n_repetitions_max")
+
+
+def pairwise_table(
+    measurements: pd.DataFrame, *, confidence: float, bootstrap: int, drop_flags: list[str], seed: int
+) -> pd.DataFrame:
+    """Coupling statistics of every cell, energy and metric: the columns of :data:`COLUMNS`.
+
+    ``isotonic_r2_chance`` is the mean R2 of shuffled data and ``isotonic_r2_corrected`` = (R2 - chance) / (1 - chance),
+    which is 0 on average for unrelated data (in-sample R2 is not: its curve bends after the noise). ``isotonic_p`` is
+    the permutation p-value. Reliabilities are those of the configuration means; null without repetitions. Holm's
+    adjustment is over the tau tests of a cell. Statistics depend on ``seed`` and on the data of their own row only.
+    """
+    grid = measurements[measurements["role"] == GRID].assign(usable=usable(measurements, drop_flags))
+    rows = []
+    for (workload, host, weights), group in _cells(grid):
+        chosen = group[group["usable"]]
+        for energy, energy_column in ENERGIES.items():
+            cell = {"workload": workload, "host": host, "weights": weights, "energy": energy}
+            cell["evidence"] = evidence_of(chosen.loc[chosen[energy_column].notna(), "evidence"])
+            pairs = [
+                cell | {"metric": metric.name, "family": metric.family} | pair
+                for metric in METRICS
+                if (pair := _pair(chosen, energy, metric, confidence, bootstrap, (seed, *cell.values()))) is not None
+            ]
+            rows += _holm(pairs)
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    kinds = dict.fromkeys(_TEXT, "str") | dict.fromkeys(_WHOLE, "Int64")
+    return frame.astype({name: kinds.get(name, "float64") for name in COLUMNS})
+
+
+def _cells(grid: pd.DataFrame) -> list[tuple[Any, pd.DataFrame]]:
+    """The cells of the grid; one without any usable record is kept only where its host and workload have no better."""
+    cells: list[tuple[Any, pd.DataFrame]] = list(grid.groupby(CELL, sort=True))
+    filled = {key[:2] for key, group in cells if group["usable"].any()}
+    return [(key, group) for key, group in cells if group["usable"].any() or key[:2] not in filled]
+
+
+def _generator(*names: object) -> np.random.Generator:
+    """A generator of its own for each pair, so that adding a metric or a host changes no other figure."""
+    return np.random.default_rng(list(hashlib.sha256("\0".join(map(str, names)).encode()).digest()))
+
+
+def _pair(
+    chosen: pd.DataFrame, energy: str, metric: Metric, confidence: float, bootstrap: int, seed: tuple[object, ...]
+) -> dict[str, Any] | None:
+    """Statistics of one pair; None for a metric that is not worth a row (cores that never vary: cost says it all)."""
+    rows = chosen[["configuration", ENERGIES[energy], metric.column]].dropna()
+    clusters = [group.to_numpy(dtype=float) for _, group in rows.set_index("configuration").groupby(level=0, sort=True)]
+    pair: dict[str, Any] = {"n_configurations": len(clusters)}
+    if not clusters:
+        if metric.name == "cores":
+            return None
+        return pair | {"reason": _why_empty(chosen, energy, metric)}
+    means = np.array([cluster.mean(axis=0) for cluster in clusters])
+    y, x = association.without_rounding(means[:, 0]), association.without_rounding(means[:, 1])
+    if metric.name == "cores" and association.is_constant(x):
+        return None
+    pair |= {
+        "n_repetitions_min": min(map(len, clusters)),
+        "n_repetitions_max": max(map(len, clusters)),
+        "metric_min": float(x.min()),
+        "metric_max": float(x.max()),
+    }
+    for name, side in (("energy", 0), ("metric", 1)):
+        if (found := association.reliability([c[:, side] for c in clusters], confidence)) is not None:
+            pair |= {f"{name}_reliability": found.value, f"{name}_reliability_lo": found.lo}
+    if len(clusters) < MIN_POINTS:
+        return pair | {"reason": f"{_count(len(clusters), 'configuration')}; statistics need at least {MIN_POINTS}"}
+    if association.is_constant(x):
+        return pair | {"reason": f"{metric.name} is the same in all configurations, so nothing can go with it"}
+    if association.is_constant(y):
+        return pair | {"reason": f"{energy} energy per request is the same in all configurations"}
+    return pair | _statistics(x, y, clusters, confidence, bootstrap, (*seed, metric.name))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def _why_empty(chosen: pd.DataFrame, energy: str, metric: Metric) -> str:
+    if chosen.empty:
+        return "no usable record"
+    if chosen[ENERGIES[energy]].notna().sum() == 0:
+        return f"no usable record has a {energy} energy"
+    if chosen[metric.column].notna().sum() == 0:
+        return f"no usable record has a figure for {metric.name}"
+    return f"no usable record has both a {energy} energy and a figure for {metric.name}"
+
+
+def _statistics(
+    x: association.Floats,
+    y: association.Floats,
+    clusters: list[association.Floats],
+    confidence: float,
+    bootstrap: int,
+    seed: tuple[object, ...],
+) -> dict[str, Any]:
+    tau, fit, rho = association.kendall(x, y), association.monotone_fit(x, y), association.spearman(x, y)
+    chance = association.permutation_chance(x, y, min(bootstrap, MAX_PERMUTATIONS), _generator(*seed, "permutation"))
+    if tau is None or fit is None or chance is None:  # neither side is constant, which the caller has seen to
+        raise ValueError(f"statistics of constant data were asked for: {seed}")
+    found: dict[str, Any] = {
+        "tau": tau[0],
+        "tau_p": tau[1],
+        "spearman": rho,
+        "isotonic_r2": fit.r2,
+        "isotonic_direction": fit.direction,
+        "isotonic_r2_chance": chance.mean_r2,
+        "isotonic_r2_corrected": (fit.r2 - chance.mean_r2) / (1 - chance.mean_r2) if chance.mean_r2 < 1 else None,
+        "isotonic_p": chance.p,
+    }
+    draws: dict[str, list[float]] = {"tau": [], "spearman": [], "isotonic_r2": []}
+    for means in association.resampled_means(clusters, bootstrap, _generator(*seed, "bootstrap")):
+        drawn_y, drawn_x = association.without_rounding(means[:, 0]), association.without_rounding(means[:, 1])
+        drawn = association.kendall(drawn_x, drawn_y), association.spearman(drawn_x, drawn_y)
+        curve = association.monotone_fit(drawn_x, drawn_y)
+        if drawn[0] is None or drawn[1] is None or curve is None:  # one configuration drawn n times says nothing
+            continue
+        draws["tau"].append(drawn[0][0])
+        draws["spearman"].append(drawn[1])
+        draws["isotonic_r2"].append(curve.r2)
+    if len(draws["tau"]) < bootstrap / 2:
+        return found | {"reason": "no intervals: most bootstrap resamples hold a single value"}
+    for name, values in draws.items():
+        found[f"{name}_lo"], found[f"{name}_hi"] = association.percentile_interval(values, confidence)
+    return found
+
+
+def _holm(pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Holm's step-down adjustment of the tau p-values of one cell."""
+    tested = [pair for pair in pairs if pair.get("tau_p") is not None]
+    if tested:
+        adjusted = multipletests([pair["tau_p"] for pair in tested], method="holm")[1]
+        for pair, p in zip(tested, adjusted, strict=True):
+            pair["tau_p_holm"] = float(p)
+    return pairs
+
+

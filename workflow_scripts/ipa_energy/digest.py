@@ -1,0 +1,52 @@
+"""A digest of the code that decides what a measurement yields.
+
+Snakemake sees a script's time stamp, not its content, and no imported module at all. The measuring rule carries this
+digest as a parameter instead: a change of measuring code re-measures, whereas a touched file, a fresh checkout, a comment,
+a docstring or a formatting does not.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+_LIBRARY = Path(__file__).resolve().parent
+MEASURING_CODE = (
+    "measurement.py",
+    "energy.py",
+    "gates.py",
+    "host.py",
+    "serving",
+    "meters",
+    "pipelines",
+)
+
+
+def _files() -> list[Path]:
+    found: list[Path] = []
+    for name in MEASURING_CODE:
+        path = _LIBRARY / name
+        found += sorted(path.rglob("*.py")) if path.is_dir() else [path]
+    return found
+
+
+def _meaning(source: str) -> str:
+    """Source without comments, docstrings and layout."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
+            first = node.body[0]
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+                node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+@lru_cache(maxsize=1)
+def protocol_digest() -> str:
+    """Twelve hex digits that change when, and only when, the measuring code changes its meaning."""
+    digest = hashlib.sha256()
+    for path in _files():
+        digest.update(f"{path.relative_to(_LIBRARY)}\n{_meaning(path.read_text(encoding='utf-8'))}\n".encode())
+    return digest.hexdigest()[:12]

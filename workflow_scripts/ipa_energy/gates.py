@@ -1,0 +1,123 @@
+"""Quality gates: what makes a measurement doubtful. A gate raises a flag; it never removes a record.
+
+Thresholds are config (``gates``); the meaning of each flag is the text beside it, which also stands in the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+MEANING = {
+    "short_window": "the window is too short for its figures: in seconds, in batches, or in updates of the meter",
+    "unsteady_warm_up": "the service times had not become steady when the window was opened",
+    "unsteady": "throughput changed between the halves of the window",
+    "foreign_cpu": "other processes used the CPU during the window",
+    "foreign_gpu": "processes that are not ours were on the GPU",
+    "idle_drift": "idle power with the models resident differed before and after the window",
+    "missed_deadline": "power samples came late",
+    "throttled": "the processor was slowed down by heat or power during the window",
+    "overloaded": "the open loop completed less than arrived: its latencies depend on how long it ran",
+    "oversubscribed": "the replicas have more threads than the host has cores",
+    "meters_disagree": "a meter and its check differ",
+}
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A raised gate with what was seen and what would have passed."""
+
+    name: str
+    value: float | str | None
+    threshold: float | str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form the record holds."""
+        return {"flag": self.name, "value": self.value, "threshold": self.threshold, "meaning": MEANING[self.name]}
+
+
+@dataclass(frozen=True)
+class Observations:
+    """What the gates look at. Rates and fractions are None where they could not be had, which raises no flag."""
+
+    window_s: float
+    fewest_batches: int
+    coarsest_period_s: float | None
+    steady_before: bool
+    throughput_drift: float | None
+    foreign_cores: float
+    idle_before_w: float | None
+    idle_after_w: float | None
+    samples: int
+    late_samples: int
+    served_fraction: float | None
+    cores_wanted: int
+    cores_available: int
+    throttle_counts: tuple[int | None, int | None]
+    gpu_throttle_reasons: tuple[str, ...]
+    foreign_gpu_processes: tuple[str, ...]
+    check_ratios: tuple[float, ...]
+
+
+def _window_flags(seen: Observations, gates: Mapping[str, Any]) -> list[Flag]:
+    flags = []
+    if seen.window_s < gates["min_window_s"]:
+        flags.append(Flag("short_window", f"{seen.window_s:.3g} s", f"{gates['min_window_s']:g} s"))
+    if seen.fewest_batches < gates["min_batches"]:
+        flags.append(Flag("short_window", f"{seen.fewest_batches} batches", f"{gates['min_batches']} batches"))
+    if seen.coarsest_period_s:
+        periods = seen.window_s / seen.coarsest_period_s
+        if periods < gates["min_meter_periods"]:
+            flags.append(Flag("short_window", f"{periods:.3g} updates", f"{gates['min_meter_periods']} updates"))
+    return flags
+
+
+def _load_flags(seen: Observations, gates: Mapping[str, Any]) -> list[Flag]:
+    flags = []
+    if not seen.steady_before:
+        flags.append(Flag("unsteady_warm_up", None, None))
+    if seen.throughput_drift is not None and seen.throughput_drift > gates["max_drift"]:
+        flags.append(Flag("unsteady", seen.throughput_drift, gates["max_drift"]))
+    if seen.served_fraction is not None and seen.served_fraction < gates["min_rate_served"]:
+        flags.append(Flag("overloaded", seen.served_fraction, gates["min_rate_served"]))
+    if seen.cores_wanted > seen.cores_available:
+        flags.append(Flag("oversubscribed", seen.cores_wanted, seen.cores_available))
+    return flags
+
+
+def _machine_flags(seen: Observations, gates: Mapping[str, Any]) -> list[Flag]:
+    flags = []
+    if seen.foreign_cores > gates["max_foreign_cores"]:
+        flags.append(Flag("foreign_cpu", seen.foreign_cores, gates["max_foreign_cores"]))
+    if seen.foreign_gpu_processes:
+        flags.append(Flag("foreign_gpu", ", ".join(seen.foreign_gpu_processes), "none"))
+    before, after = seen.throttle_counts
+    if before is not None and after is not None and after > before:
+        flags.append(Flag("throttled", after - before, 0))
+    if seen.gpu_throttle_reasons:
+        flags.append(Flag("throttled", ", ".join(seen.gpu_throttle_reasons), "none"))
+    return flags
+
+
+def _meter_flags(seen: Observations, gates: Mapping[str, Any]) -> list[Flag]:
+    flags = []
+    if seen.idle_before_w and seen.idle_after_w is not None:
+        change = abs(seen.idle_after_w - seen.idle_before_w) / seen.idle_before_w
+        if change > gates["max_idle_change"]:
+            flags.append(Flag("idle_drift", change, gates["max_idle_change"]))
+    if seen.samples and seen.late_samples / seen.samples > gates["max_late_samples"]:
+        flags.append(Flag("missed_deadline", seen.late_samples / seen.samples, gates["max_late_samples"]))
+    for ratio in seen.check_ratios:
+        if abs(ratio - 1.0) > gates["max_counter_disagreement"]:
+            flags.append(Flag("meters_disagree", ratio, gates["max_counter_disagreement"]))
+    return flags
+
+
+def raised(seen: Observations, gates: Mapping[str, Any]) -> list[Flag]:
+    """The flags that ``seen`` raises under the thresholds ``gates`` (the config's section)."""
+    return _window_flags(seen, gates) + _load_flags(seen, gates) + _machine_flags(seen, gates) + _meter_flags(seen, gates)
+
+
+RETRYABLE = frozenset({"foreign_cpu", "foreign_gpu", "missed_deadline"})
+"""Flags of a disturbance from outside, after which trying again makes sense."""

@@ -1,0 +1,119 @@
+"""What this host is and how busy it is: facts for the record's provenance, readings for its quality gates."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+_PACKAGES = ("ipa-energy", "torch", "torchvision", "numpy", "nvidia-ml-py", "pyRAPL", "snakemake")
+
+
+def available_cores() -> list[int]:
+    """Numbers of the cores this process may use, in order."""
+    return sorted(os.sched_getaffinity(0))
+
+
+def has_cuda_device() -> bool:
+    """Whether the machine shows an NVIDIA GPU, told without loading a framework (native Linux, or WSL)."""
+    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
+
+
+@dataclass(frozen=True)
+class CpuReading:
+    """Core seconds since some fixed instant: of the whole host, and of each of our own processes."""
+
+    host_busy_s: float
+    own_s: dict[int, float]
+
+
+def read_cpu(own_pids: Iterable[int]) -> CpuReading:
+    """Core seconds used so far, by everybody and by the processes in ``own_pids`` (those that still live)."""
+    times = psutil.cpu_times()
+    busy_s = times.user + times.nice + times.system + getattr(times, "irq", 0.0) + getattr(times, "softirq", 0.0)
+    own_s = {}
+    for pid in own_pids:
+        with suppress(psutil.Error):
+            used = psutil.Process(pid).cpu_times()
+            own_s[pid] = used.user + used.system
+    return CpuReading(busy_s, own_s)
+
+
+def own_core_seconds(begin: CpuReading, end: CpuReading) -> float:
+    """Core seconds our processes used between two readings."""
+    return sum(end.own_s[pid] - begin.own_s[pid] for pid in begin.own_s.keys() & end.own_s.keys())
+
+
+def foreign_core_seconds(begin: CpuReading, end: CpuReading) -> float:
+    """Core seconds used by everybody else between two readings; the ticks of the accounting can't make it negative."""
+    return max(0.0, end.host_busy_s - begin.host_busy_s - own_core_seconds(begin, end))
+
+
+def environment() -> dict[str, Any]:
+    """Temperature, clock and throttling of the CPU now; a reading the machine does not give is None."""
+    throttles = [
+        int(file.read_text())
+        for file in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/core_throttle_count")
+    ]
+    temperatures: list[float] = []
+    with suppress(AttributeError, OSError):
+        temperatures = [t.current for readings in psutil.sensors_temperatures().values() for t in readings]
+    clock_mhz = None
+    with suppress(AttributeError, OSError, NotImplementedError):
+        frequency = psutil.cpu_freq()
+        clock_mhz = frequency.current if frequency else None
+    return {
+        "cpu_hottest_celsius": max(temperatures, default=None),
+        "cpu_clock_mhz": clock_mhz,
+        "cpu_throttle_count": sum(throttles) if throttles else None,
+        "load_average_1min": os.getloadavg()[0],
+    }
+
+
+def _cpu_model() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    folder = Path(__file__).resolve().parents[2]
+    git = ["git", "-C", str(folder)]
+    try:
+        done = subprocess.run([*git, "describe", "--always", "--dirty"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def provenance() -> dict[str, Any]:
+    """Host, CPU, kernel, versions and commit, JSON-ready."""
+    governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+    return {
+        "host": platform.node(),
+        "cpu": _cpu_model(),
+        "cores_available": len(available_cores()),
+        "memory_bytes": psutil.virtual_memory().total,
+        "kernel": platform.release(),
+        "governor": governor.read_text().strip() if governor.exists() else None,
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "commit": _commit(),
+    }

@@ -1,0 +1,83 @@
+"""The host's measurement lock: one measurement at a time on a machine, whoever runs it.
+
+A resource of the scheduler keeps the jobs of one workflow apart; only a lock of the operating system keeps two workflows
+apart, or an orphan of a killed one. It is an flock, so the kernel frees it with the process that holds it. The file says
+in words who holds it, for those who wait.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+LOCK_VARIABLE = "IPA_ENERGY_LOCK"
+_POLL_S = 0.1
+_REMIND_S = 60.0
+
+
+def lock_path() -> Path:
+    """The lock file: the same for all users and workflows of a host, unless IPA_ENERGY_LOCK names another."""
+    return Path(os.environ.get(LOCK_VARIABLE) or Path(tempfile.gettempdir()) / "ipa-energy.measurement.lock")
+
+
+def _open(path: Path) -> int:
+    with suppress(FileNotFoundError):
+        # Without O_CREAT: a sticky folder such as /tmp refuses that for a file of another user.
+        return _open_existing(path)
+    with suppress(FileExistsError):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        os.fchmod(handle, 0o666)
+        return handle
+    return _open_existing(path)
+
+
+def _open_existing(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except PermissionError:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _holder(handle: int) -> str:
+    try:
+        facts = json.loads(os.pread(handle, 4096, 0))
+        since_s = time.time() - facts["since_unix_s"]
+        return f"process {facts['pid']} ({facts['what']}), for {since_s:.0f} s"
+    except (ValueError, KeyError, TypeError):
+        return "a process that left no name"
+
+
+@contextmanager
+def measurement_lock(what: str, say: Callable[[str], None]) -> Iterator[float]:
+    """Hold the host's lock for the block; ``what`` tells others what is being measured.
+
+    Waits as long as it takes, and says through ``say`` for whom, at once and every minute. Yields the seconds waited.
+    """
+    path = lock_path()
+    handle = _open(path)
+    began_s = time.monotonic()
+    reminded_s = began_s - _REMIND_S
+    try:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                now_s = time.monotonic()
+                if now_s - reminded_s >= _REMIND_S:
+                    say(f"waiting for the measurement lock {path}: held by {_holder(handle)}")
+                    reminded_s = now_s
+                time.sleep(_POLL_S)
+        with suppress(OSError):  # a lock file of another user can be held, but not written
+            os.ftruncate(handle, 0)
+            facts = {"pid": os.getpid(), "what": what, "since_unix_s": time.time()}
+            os.pwrite(handle, json.dumps(facts).encode(), 0)
+        yield time.monotonic() - began_s
+    finally:
+        os.close(handle)

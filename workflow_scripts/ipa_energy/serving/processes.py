@@ -1,0 +1,210 @@
+"""Starting, watching and stopping replicas from the engine's side.
+
+A :class:`Replicas` owns one connection to the preload server. A replica that ends, for whatever reason, is noticed by
+its closed socket at once; the server's word then tells the exit code or signal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ipa_energy.serving import preload
+from ipa_energy.serving.replica import MAX_MESSAGE, describe_input
+from ipa_energy.serving.shared import SharedArray
+
+OWNER_VARIABLE = "IPA_ENERGY_WORKFLOW_PID"
+"""Environment variable with the process id of the workflow; the preload server lives as long as that process."""
+
+
+class ServingError(RuntimeError):
+    """The engine can't go on; the text names the replica and what happened to it."""
+
+
+@dataclass(frozen=True)
+class ReplicaPlan:
+    """What one replica will be: its name (``detect/0``), cores, how to build its runner, and its arrays."""
+
+    name: str
+    cpus: tuple[int, ...]
+    factory: str
+    setup: Mapping[str, Any]
+    inputs: Path | SharedArray
+    outputs: SharedArray
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Replica:
+    """A started replica: its name, process id, control socket, and what it said of itself once loaded."""
+
+    name: str
+    pid: int
+    control: socket.socket
+    facts: dict[str, Any] | None = None
+
+
+def owner_pid() -> int:
+    """The workflow's process id where a workflow runs us, else our own."""
+    text = os.environ.get(OWNER_VARIABLE, "")
+    return int(text) if text.isdigit() and Path(f"/proc/{text}").exists() else os.getpid()
+
+
+def _started_at(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+
+
+def server_address(owner: int, tag: str) -> str:
+    """Name of the preload server's socket: one per user, owner (also after its pid is reused), interpreter and code."""
+    return f"ipa-energy/{os.getuid()}/{owner}.{_started_at(owner)}/{sys.prefix[-40:]}/{tag}"[:100]
+
+
+def _connect(address: str) -> socket.socket | None:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        connection.connect("\0" + address)
+    except OSError:
+        connection.close()
+        return None
+    if preload.peer_uid(connection) != os.getuid():
+        connection.close()
+        raise ServingError(f"the socket of the preload server, {address}, belongs to another user")
+    return connection
+
+
+def connect_to_server(modules: Sequence[str], tag: str, timeout_s: float = 180.0) -> socket.socket:
+    """Connect to the preload server of this workflow run, starting it where there is none.
+
+    ``modules`` are imported before it serves; ``tag`` keeps servers of different code apart. Raises ServingError when
+    it does not come up in ``timeout_s``.
+    """
+    owner = owner_pid()
+    address = server_address(owner, tag)
+    connection = _connect(address)
+    if connection is not None:
+        return connection
+    command = [sys.executable, "-m", "ipa_energy.serving.preload", "--address", address, "--owner", str(owner)]
+    command += [f"--import={module}" for module in modules]
+    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+    deadline_s = time.monotonic() + timeout_s
+    while time.monotonic() < deadline_s:
+        connection = _connect(address)
+        if connection is not None:
+            return connection
+        if server.poll() is not None:
+            raise ServingError(f"the preload server ended with code {server.returncode}; see the log of this job")
+        time.sleep(0.02)
+    server.kill()
+    raise ServingError(f"the preload server did not come up in {timeout_s:g} s (imports: {', '.join(modules)})")
+
+
+class Replicas:
+    """The replicas of one measurement. Use as a context manager: leaving it stops them all."""
+
+    def __init__(self, server: socket.socket) -> None:
+        self._server = server
+        self._status: dict[int, int] = {}
+        self.replicas: list[Replica] = []
+
+    def __enter__(self) -> Replicas:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self, plan: ReplicaPlan) -> Replica:
+        """Fork one replica; it loads its model in the background (:meth:`wait_ready` waits for all)."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        arguments = {
+            "cpus": plan.cpus,
+            "factory": plan.factory,
+            "setup": plan.setup,
+            "environment": dict(plan.environment),
+            "inputs": describe_input(plan.inputs),
+            "outputs": describe_input(plan.outputs),
+        }
+        descriptors = [1, 2, theirs.fileno()]
+        descriptors += [a.descriptor for a in (plan.inputs, plan.outputs) if isinstance(a, SharedArray)]
+        message = {"target": "ipa_energy.serving.replica:run", "arguments": arguments}
+        try:
+            socket.send_fds(self._server, [json.dumps(message).encode()], descriptors)
+        except OSError as error:
+            raise ServingError(f"the preload server died before replica {plan.name} was started") from error
+        theirs.close()
+        answer = self._read_until(lambda m: "status" not in m, 30.0)
+        if answer is None:
+            raise ServingError(f"the preload server did not start replica {plan.name}")
+        replica = Replica(plan.name, answer["pid"], ours)
+        self.replicas.append(replica)
+        return replica
+
+    def wait_ready(self, timeout_s: float) -> None:
+        """Wait until every replica has loaded its model. Raises ServingError naming the one that failed or is late."""
+        deadline_s = time.monotonic() + timeout_s
+        for replica in self.replicas:
+            replica.control.settimeout(max(0.01, deadline_s - time.monotonic()))
+            try:
+                message = replica.control.recv(MAX_MESSAGE)
+            except TimeoutError as error:
+                raise ServingError(f"replica {replica.name} did not load its model in {timeout_s:g} s") from error
+            except OSError:
+                message = b""
+            if message[:1] != b"R":
+                raise self.failure(replica, message)
+            replica.facts = json.loads(message[1:])
+            replica.control.settimeout(None)
+
+    def failure(self, replica: Replica, message: bytes) -> ServingError:
+        """The error that explains a replica's ``E`` message, or its closed socket (empty message)."""
+        if message[:1] == b"E":
+            report = json.loads(message[1:])
+            return ServingError(f"replica {replica.name} (pid {replica.pid}): {report['error']}: {report['text']}")
+        if replica.pid not in self._status:
+            self._read_until(lambda m: m["pid"] == replica.pid and "status" in m, 2.0)
+        status = self._status.get(replica.pid)
+        match status:
+            case None:
+                how = "went away"
+            case code if code < 0:
+                name = signal.Signals(-code).name
+                hint = " (the kernel does that when memory runs out)" if code == -signal.SIGKILL else ""
+                how = f"was killed by {name}{hint}"
+            case code:
+                how = f"ended with code {code}; see the log of this job"
+        return ServingError(f"replica {replica.name} (pid {replica.pid}) {how}")
+
+    def stop(self, grace_s: float = 3.0) -> None:
+        """Let the replicas end; what is left after ``grace_s`` is killed with the connection."""
+        for replica in self.replicas:
+            replica.control.close()
+        waiting = {r.pid for r in self.replicas} - self._status.keys()
+        deadline_s = time.monotonic() + grace_s
+        while waiting and (message := self._read_until(lambda m: "status" in m, deadline_s - time.monotonic())):
+            waiting.discard(message["pid"])
+        self._server.close()
+
+    def _read_until(self, wanted: Any, timeout_s: float) -> dict[str, int] | None:
+        deadline_s = time.monotonic() + timeout_s
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            self._server.settimeout(left_s)
+            try:
+                text = self._server.recv(preload.MAX_MESSAGE)
+            except OSError:
+                return None
+            if not text:
+                return None
+            message: dict[str, int] = json.loads(text)
+            if "status" in message:
+                self._status[message["pid"]] = message["status"]
+            if wanted(message):
+                return message
+        return None
