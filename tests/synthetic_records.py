@@ -1,8 +1,8 @@
 """Valid records of a made-up pipeline whose true coupling is known: for tests of everything that reads records.
 
-``synthetic_study`` gives records of a full factorial grid. The service model is simple and physical in outline: work per
-request grows with the variant, batches amortise part of it, latency is the time of a batch through both stages, cost
-follows from the throughput. What energy has to do with that is the ``truth``:
+``synthetic_study`` gives records of a full factorial grid. The service model is simple and physical in outline: work
+per request grows with the variant, batches amortise part of it, latency is the time of a batch through both stages,
+cost follows from the throughput. What energy has to do with that is the ``truth``:
 
 - ``coupled``: energy is a monotone function of p99 latency, and of nothing else;
 - ``independent``: energy is drawn for each configuration, whatever its other metrics are;
@@ -141,12 +141,22 @@ def make_record(
     }
     if state == "ok":
         record["cost"]["usd_per_1000_requests"] = cost.usd_per_1000_requests(hourly_usd, rate)
-        record |= _figures(configuration, latency_s, net_j_per_request, rate, window_s, order, evidence, list(flags))
+        record |= _figures(
+            configuration,
+            latency_s=latency_s,
+            net_j_per_request=net_j_per_request,
+            rate=rate,
+            window_s=window_s,
+            order=order,
+            evidence=evidence,
+            flags=list(flags),
+        )
     return record
 
 
 def _figures(
     configuration: Configuration,
+    *,
     latency_s: float,
     net_j_per_request: float | None,
     rate: float,

@@ -34,9 +34,11 @@ _ANCHOR_METRICS = ("throughput_rps", "latency_p99_s", "mean_w", "gross_j_per_req
 def has_flag(measurements: pd.DataFrame, flags: Collection[str]) -> pd.Series:
     """Whether each record carries at least one of ``flags``; boolean, one value per row."""
     wanted = set(flags)
-    return measurements["flags"].map(
-        lambda text: isinstance(text, str) and not wanted.isdisjoint(text.split(";"))
-    ).astype(bool)
+    return (
+        measurements["flags"]
+        .map(lambda text: isinstance(text, str) and not wanted.isdisjoint(text.split(";")))
+        .astype(bool)
+    )
 
 
 def usable(measurements: pd.DataFrame, drop_flags: Collection[str]) -> pd.Series:
@@ -70,9 +72,7 @@ def evidence_of(kinds: Iterable[object]) -> str | None:
     return present.pop() if present else None
 
 
-def configurations_table(
-    measurements: pd.DataFrame, confidence: float, drop_flags: Collection[str]
-) -> pd.DataFrame:
+def configurations_table(measurements: pd.DataFrame, confidence: float, drop_flags: Collection[str]) -> pd.DataFrame:
     """One row per configuration, workload, host and kind of weights that was measured or tried.
 
     ``n`` counts the usable repetitions, ``n_gross`` and ``n_net`` those of them that have that energy; ``n_recorded``
@@ -109,7 +109,7 @@ def configurations_table(
             row[metric], row[f"{metric}_lo"], row[f"{metric}_hi"] = t_interval(chosen[metric], confidence)
         rows.append(row)
     frame = pd.DataFrame(rows, columns=columns)
-    return frame.astype({name: "float64" for name in [*metrics, "pas", "pas_rank"]} | {"evidence": "str"})
+    return frame.astype(dict.fromkeys([*metrics, "pas", "pas_rank"], "float64") | {"evidence": "str"})
 
 
 def _first(column: pd.Series) -> object:

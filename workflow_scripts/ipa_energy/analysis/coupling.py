@@ -1,15 +1,14 @@
 """Pairwise coupling: energy per request against accuracy, latency, cost and throughput, cell by cell.
 
 A *cell* is a workload on a host with one kind of weights, for gross or for net energy. The measurements table goes in;
-out comes one row per cell and metric with Kendall's tau-b, Spearman's rho and isotonic R2 over configurations, each with
-a cluster-bootstrap interval, Holm-adjusted p-values, and what chance and replicate noise do to them. A statistic that
-can't be had is null, with the reason in words.
+out comes one row per cell and metric with Kendall's tau-b, Spearman's rho and isotonic R2 over configurations, each
+with a cluster-bootstrap interval, Holm-adjusted p-values, and what chance and replicate noise do to them. A statistic
+that can't be had is null, with the reason in words.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +25,17 @@ ENERGIES = {"gross": "gross_j_per_request", "net": "net_j_per_request"}
 
 
 @dataclass(frozen=True, slots=True)
+class _Bootstrap:
+    """How intervals are made: confidence level, number of resamples, and what the random numbers depend on."""
+
+    confidence: float
+    resamples: int
+    seed: tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric that IPA weighs (or sees): its column, its family in the verdict, None for one shown only for context."""
+    """A metric that IPA weighs or sees: its column, and its family in the verdict (None: shown for context only)."""
 
     name: str
     column: str
@@ -77,12 +85,14 @@ def pairwise_table(
     for (workload, host, weights), group in _cells(grid):
         chosen = group[group["usable"]]
         for energy, energy_column in ENERGIES.items():
-            cell = {"workload": workload, "host": host, "weights": weights, "energy": energy}
+            names = (workload, host, weights, energy)
+            cell: dict[str, Any] = dict(zip([*CELL, "energy"], names, strict=True))
             cell["evidence"] = evidence_of(chosen.loc[chosen[energy_column].notna(), "evidence"])
             pairs = [
                 cell | {"metric": metric.name, "family": metric.family} | pair
                 for metric in METRICS
-                if (pair := _pair(chosen, energy, metric, confidence, bootstrap, (seed, *cell.values()))) is not None
+                if (pair := _pair(chosen, energy, metric, how=_Bootstrap(confidence, bootstrap, (seed, *names))))
+                is not None
             ]
             rows += _holm(pairs)
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
@@ -102,21 +112,17 @@ def _generator(*names: object) -> np.random.Generator:
     return np.random.default_rng(list(hashlib.sha256("\0".join(map(str, names)).encode()).digest()))
 
 
-def _pair(
-    chosen: pd.DataFrame, energy: str, metric: Metric, confidence: float, bootstrap: int, seed: tuple[object, ...]
-) -> dict[str, Any] | None:
+def _pair(chosen: pd.DataFrame, energy: str, metric: Metric, *, how: _Bootstrap) -> dict[str, Any] | None:
     """Statistics of one pair; None for a metric that is not worth a row (cores that never vary: cost says it all)."""
     rows = chosen[["configuration", ENERGIES[energy], metric.column]].dropna()
     clusters = [group.to_numpy(dtype=float) for _, group in rows.set_index("configuration").groupby(level=0, sort=True)]
+    if metric.name == "cores" and rows["cores"].nunique() < 2:
+        return None
     pair: dict[str, Any] = {"n_configurations": len(clusters)}
     if not clusters:
-        if metric.name == "cores":
-            return None
         return pair | {"reason": _why_empty(chosen, energy, metric)}
-    means = np.array([cluster.mean(axis=0) for cluster in clusters])
-    y, x = association.without_rounding(means[:, 0]), association.without_rounding(means[:, 1])
-    if metric.name == "cores" and association.is_constant(x):
-        return None
+    means = association.without_rounding(np.array([cluster.mean(axis=0) for cluster in clusters]))
+    y, x = means.T
     pair |= {
         "n_repetitions_min": min(map(len, clusters)),
         "n_repetitions_max": max(map(len, clusters)),
@@ -124,15 +130,17 @@ def _pair(
         "metric_max": float(x.max()),
     }
     for name, side in (("energy", 0), ("metric", 1)):
-        if (found := association.reliability([c[:, side] for c in clusters], confidence)) is not None:
+        if (found := association.reliability([c[:, side] for c in clusters], how.confidence)) is not None:
             pair |= {f"{name}_reliability": found.value, f"{name}_reliability_lo": found.lo}
     if len(clusters) < MIN_POINTS:
-        return pair | {"reason": f"{_count(len(clusters), 'configuration')}; statistics need at least {MIN_POINTS}"}
-    if association.is_constant(x):
-        return pair | {"reason": f"{metric.name} is the same in all configurations, so nothing can go with it"}
-    if association.is_constant(y):
-        return pair | {"reason": f"{energy} energy per request is the same in all configurations"}
-    return pair | _statistics(x, y, clusters, confidence, bootstrap, (*seed, metric.name))
+        pair["reason"] = f"{_count(len(clusters), 'configuration')}; statistics need at least {MIN_POINTS}"
+    elif association.is_constant(x):
+        pair["reason"] = f"{metric.name} is the same in all configurations, so nothing can go with it"
+    elif association.is_constant(y):
+        pair["reason"] = f"{energy} energy per request is the same in all configurations"
+    else:
+        pair |= _statistics(x, y, clusters, how=_Bootstrap(how.confidence, how.resamples, (*how.seed, metric.name)))
+    return pair
 
 
 def _count(number: int, noun: str) -> str:
@@ -150,17 +158,14 @@ def _why_empty(chosen: pd.DataFrame, energy: str, metric: Metric) -> str:
 
 
 def _statistics(
-    x: association.Floats,
-    y: association.Floats,
-    clusters: list[association.Floats],
-    confidence: float,
-    bootstrap: int,
-    seed: tuple[object, ...],
+    x: association.Floats, y: association.Floats, clusters: list[association.Floats], *, how: _Bootstrap
 ) -> dict[str, Any]:
     tau, fit, rho = association.kendall(x, y), association.monotone_fit(x, y), association.spearman(x, y)
-    chance = association.permutation_chance(x, y, min(bootstrap, MAX_PERMUTATIONS), _generator(*seed, "permutation"))
+    chance = association.permutation_chance(
+        x, y, min(how.resamples, MAX_PERMUTATIONS), _generator(*how.seed, "permutation")
+    )
     if tau is None or fit is None or chance is None:  # neither side is constant, which the caller has seen to
-        raise ValueError(f"statistics of constant data were asked for: {seed}")
+        raise ValueError(f"statistics of constant data were asked for: {how.seed}")
     found: dict[str, Any] = {
         "tau": tau[0],
         "tau_p": tau[1],
@@ -172,19 +177,22 @@ def _statistics(
         "isotonic_p": chance.p,
     }
     draws: dict[str, list[float]] = {"tau": [], "spearman": [], "isotonic_r2": []}
-    for means in association.resampled_means(clusters, bootstrap, _generator(*seed, "bootstrap")):
-        drawn_y, drawn_x = association.without_rounding(means[:, 0]), association.without_rounding(means[:, 1])
-        drawn = association.kendall(drawn_x, drawn_y), association.spearman(drawn_x, drawn_y)
+    for means in association.resampled_means(clusters, how.resamples, _generator(*how.seed, "bootstrap")):
+        drawn_y, drawn_x = association.without_rounding(means).T
+        drawn_tau, drawn_rho = association.tau_b(drawn_x, drawn_y), association.spearman(drawn_x, drawn_y)
         curve = association.monotone_fit(drawn_x, drawn_y)
-        if drawn[0] is None or drawn[1] is None or curve is None:  # one configuration drawn n times says nothing
+        if drawn_tau is None or drawn_rho is None or curve is None:  # one configuration drawn n times says nothing
             continue
-        draws["tau"].append(drawn[0][0])
-        draws["spearman"].append(drawn[1])
+        draws["tau"].append(drawn_tau)
+        draws["spearman"].append(drawn_rho)
         draws["isotonic_r2"].append(curve.r2)
-    if len(draws["tau"]) < bootstrap / 2:
+    if len(draws["tau"]) < how.resamples / 2:
         return found | {"reason": "no intervals: most bootstrap resamples hold a single value"}
     for name, values in draws.items():
-        found[f"{name}_lo"], found[f"{name}_hi"] = association.percentile_interval(values, confidence)
+        lo, hi = association.percentile_interval(values, how.confidence)
+        # Resampling adds noise and ties of its own, which moves a statistic near its limit off the estimate; the bound
+        # then moves out to the estimate, so that an interval always holds what it is the interval of.
+        found[f"{name}_lo"], found[f"{name}_hi"] = min(lo, found[name]), max(hi, found[name])
     return found
 
 
@@ -196,5 +204,3 @@ def _holm(pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for pair, p in zip(tested, adjusted, strict=True):
             pair["tau_p_holm"] = float(p)
     return pairs
-
-

@@ -38,12 +38,28 @@ ENERGY_TOTALS = (
 )
 
 _TEXT = (
-    "experiment configuration pipeline workload workload_settings repetition role host weights protocol_digest state "
-    "reason start_utc evidence verdict flags"
-).split()
+    *("experiment", "configuration", "pipeline", "workload", "workload_settings", "repetition", "role", "host"),
+    *("weights", "protocol_digest", "state", "reason", "start_utc", "evidence", "verdict", "flags"),
+    # of the tables made from this one
+    *("path", "energy", "family", "metric", "isotonic_direction", "decision", "decision_reason"),
+    *("knob", "level", "reference"),
+)
 _WHOLE = ("block", "order", "sent", "completed", "dropped", "failed", "cores", "gpus", "tries")
 _WHOLE_KNOBS = tuple(knob for knob in STAGE_KNOBS if knob != "variant")
-_COUNTS = ("n", "n_recorded", "n_flagged", "n_dropped", "n_failed", "n_not_run", "n_gross", "n_net")
+_COUNTS = (
+    "n_pairs",
+    "n_configurations",
+    "n_repetitions_min",
+    "n_repetitions_max",
+    "n",
+    "n_recorded",
+    "n_flagged",
+    "n_dropped",
+    "n_failed",
+    "n_not_run",
+    "n_gross",
+    "n_net",
+)
 
 
 def is_knob(column: str) -> bool:
@@ -178,7 +194,9 @@ def _row(record: Record, prices: Mapping[str, float]) -> dict[str, Any]:
     }
     row |= {name: identity[name] for name in ("experiment", "workload", "block", "repetition", "role", "order")}
     row |= configuration.knobs()
-    return row | _window_and_service(record, row["usd_per_hour"]) | _accuracy(record) | _energy(record) | _quality(record)
+    return (
+        row | _window_and_service(record, row["usd_per_hour"]) | _accuracy(record) | _energy(record) | _quality(record)
+    )
 
 
 def _window_and_service(record: Record, hourly_usd: float) -> dict[str, Any]:

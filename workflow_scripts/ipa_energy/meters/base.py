@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 Evidence = Literal["measured", "estimated"]
 
 
-class MeterUnavailable(Exception):
+class MeterUnavailable(Exception):  # noqa: N818 - a state of the host, not a fault
     """A meter can't be used here. The text says why, and what would make it usable."""
 
 

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import pairwise
 
 
 def wrapped_delta(previous: int, current: int, counter_range: int) -> int:
     """Increase of a counter that restarts at 0 after ``counter_range``, repaired for at most one wrap.
 
     All three in the counter's own unit. The increase must be smaller than the range, so readings have to be more
-    frequent than wraps. Powercap states its range as the highest reading, one counter step below the modulus: a repaired
-    wrap is exact to that one step. Raises ValueError when the range isn't positive or a reading lies outside it.
+    frequent than wraps. Powercap states its range as the highest reading, one counter step below the modulus: a
+    repaired wrap is exact to that one step. Raises ValueError when the range isn't positive or a reading lies outside.
     """
     if counter_range <= 0:
         raise ValueError(f"counter range is {counter_range}, must be positive")
@@ -25,7 +26,7 @@ def wrapped_delta(previous: int, current: int, counter_range: int) -> int:
 
 
 def hold_integral(times_s: Sequence[float], powers_w: Sequence[float], begin_s: float, end_s: float) -> float | None:
-    """Energy in joules over ``[begin_s, end_s]`` of a power known at ``times_s`` (ascending), each value held until the next.
+    """Energy in joules over ``[begin_s, end_s]`` of a power known at ``times_s`` (ascending), each value held on.
 
     Sample-and-hold, because a sensor that updates in steps keeps its last value: a trapezoid over such data invents
     ramps. Before the first sample its value is taken. None when there is no sample; ValueError when the lengths differ,
@@ -33,7 +34,7 @@ def hold_integral(times_s: Sequence[float], powers_w: Sequence[float], begin_s: 
     """
     if len(times_s) != len(powers_w):
         raise ValueError(f"{len(times_s)} times but {len(powers_w)} powers")
-    if any(later < earlier for earlier, later in zip(times_s, times_s[1:], strict=False)):
+    if any(later < earlier for earlier, later in pairwise(times_s)):
         raise ValueError("times of the samples descend")
     if end_s < begin_s:
         raise ValueError(f"window ends {begin_s - end_s} s before it begins")

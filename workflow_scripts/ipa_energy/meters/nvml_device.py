@@ -8,6 +8,7 @@ Armour, "Accurate and Convenient Energy Measurements for GPUs", SC'24). ``pynvml
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from typing import Any
 
@@ -36,7 +37,7 @@ POWER_INSTANT, POWER_AVERAGE, POWER_USAGE = (
 
 
 def load_pynvml() -> Any:
-    """The module ``pynvml`` of nvidia-ml-py. Raises MeterUnavailable when it is absent or shadowed by another package."""
+    """The module ``pynvml`` of nvidia-ml-py. Raises MeterUnavailable when it is absent or shadowed."""
     try:
         import pynvml  # noqa: PLC0415 - only where a GPU is asked for, so that its absence is a reason and not a crash
     except ImportError as error:
@@ -47,8 +48,9 @@ def load_pynvml() -> Any:
         others = sorted({owner for owner in owners if owner != "nvidia-ml-py"}) or ["nvidia-ml-py"]
         named = ", ".join(f"{name} {metadata.version(name)}" for name in others)
         raise MeterUnavailable(
-            f"`import pynvml` finds {named} at {pynvml.__file__}, which is deprecated or too old and lacks the named power "
-            f"fields; pip uninstall -y {' '.join(others)} && pip install --force-reinstall 'nvidia-ml-py>=12.535'"
+            f"`import pynvml` finds {named} at {pynvml.__file__}, which is deprecated or too old and lacks the "
+            f"named power fields; pip uninstall -y {' '.join(others)} && "
+            "pip install --force-reinstall 'nvidia-ml-py>=12.535'"
         )
     return pynvml
 
@@ -84,8 +86,7 @@ class Gpu:
     def power_source(self) -> str | None:
         """The best power reading that this GPU answers with a positive value; None when there is none."""
         for source in (POWER_INSTANT, POWER_AVERAGE, POWER_USAGE):
-            power_w = self.maybe(lambda source=source: self.power_w(source))
-            if power_w:  # unsupported fields are known to answer success and 0
+            if self.maybe(partial(self.power_w, source)):  # unsupported fields are known to answer success and 0
                 return source
         return None
 

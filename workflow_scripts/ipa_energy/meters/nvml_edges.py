@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from ipa_energy.meters.base import PowerSample
 from ipa_energy.meters.nvml_device import Gpu
@@ -118,7 +119,7 @@ def detect_periods(channels: Sequence[Channel]) -> None:
             break
     for channel in channels:
         seen = times_s[channel.name]
-        gaps_s = [later - earlier for earlier, later in zip(seen, seen[1:], strict=False)]
+        gaps_s = [later - earlier for earlier, later in pairwise(seen)]
         channel.period_s = statistics.median(gaps_s) if gaps_s else None
 
 

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Literal
 
 from ipa_energy.meters.base import MeterUnavailable
-from ipa_energy.meters.counters import wrapped_delta
 
 ROOT = Path("/sys/class/powercap")
 _PACKAGE = re.compile(r"package-(\d+)(?:-die-(\d+))?")
-MIRROR_J = 5.0
-"""Two counters that differ by less than this, again and again, are one: true ones are hundreds of kilojoules wide."""
+MIRROR_UJ = 1_000_000
+"""Slack when two counters are compared: dies may publish one counter up to an update (1 ms) apart, and a range is
+tens of kilojoules, so that two counters which agree this closely again and again are one."""
+MIRROR_TRIES, MIRROR_PAUSE_S = 4, 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,39 +110,38 @@ def _zone(path: Path, part: Literal["cpu", "dram"], socket: int, die: int | None
     return zone
 
 
-def live_zones(zones: Sequence[Zone], settle_s: float = 0.2, tries: int = 4) -> tuple[list[Zone], dict[str, str]]:
+def live_zones(zones: Sequence[Zone], settle_s: float = 0.2) -> tuple[list[Zone], dict[str, str]]:
     """Zones worth counting, and for each one left out the reason, by domain.
 
-    Left out are counters that stand still over ``settle_s`` and mirrors: on some multi-die processors every die shows
-    the one counter of its socket, which a sum would count twice. A mirror reads, ``tries`` times, within a few joules
-    of the zone that it mirrors, of the same part.
+    Left out are counters that stand still over ``settle_s``, and mirrors: on some multi-die processors every die shows
+    the one counter of its socket, which a sum would count twice. Raises OSError or ValueError when a reading fails.
     """
-    readings = {zone.domain: [zone.read_uj()] for zone in zones}
-    for _ in range(tries - 1):
-        time.sleep(settle_s / (tries - 1))
-        for zone in zones:
-            readings[zone.domain].append(zone.read_uj())
+    first = {zone.domain: zone.read_uj() for zone in zones}
+    time.sleep(settle_s)
     kept: list[Zone] = []
     dropped: dict[str, str] = {}
     for zone in zones:
-        mine = readings[zone.domain]
-        if len(set(mine)) == 1:
-            dropped[zone.domain] = f"the counter {zone.path} stands still at {mine[0]} µJ"
-            continue
-        twin = next(
-            (other for other in kept if other.part == zone.part and _mirrors(zone, mine, readings[other.domain])), None
-        )
-        if twin is not None:
-            dropped[zone.domain] = f"{zone.path} mirrors {twin.path}, counted once as {twin.domain}"
-            continue
-        kept.append(zone)
+        twin = next((other for other in kept if other.part == zone.part and _mirrors(zone, other)), None)
+        if zone.read_uj() == first[zone.domain]:
+            dropped[zone.domain] = f"the counter {zone.path} stands still at {first[zone.domain]} µJ"
+        elif twin is not None:
+            dropped[zone.domain] = f"{zone.path} mirrors {twin.path} and is counted once, as {twin.domain}"
+        else:
+            kept.append(zone)
     return kept, dropped
 
 
-def _mirrors(zone: Zone, mine: Sequence[int], others: Sequence[int]) -> bool:
-    def apart_uj(a: int, b: int) -> int:
-        if max(a, b) > zone.range_uj:
-            return zone.range_uj
-        return min(wrapped_delta(a, b, zone.range_uj), wrapped_delta(b, a, zone.range_uj))
+def between(before_uj: int, reading_uj: int, after_uj: int, range_uj: int, slack_uj: int = 0) -> bool:
+    """Whether a reading lies between two of the same counter, one taken before and one after it, across a wrap too."""
+    lead = (reading_uj - before_uj) % range_uj
+    span = (after_uj - before_uj) % range_uj
+    return lead <= span + slack_uj or lead >= range_uj - slack_uj
 
-    return all(apart_uj(a, b) < MIRROR_J * 1e6 for a, b in zip(mine, others, strict=True))
+
+def _mirrors(zone: Zone, other: Zone) -> bool:
+    for _ in range(MIRROR_TRIES):
+        before_uj, reading_uj, after_uj = other.read_uj(), zone.read_uj(), other.read_uj()
+        if zone.range_uj != other.range_uj or not between(before_uj, reading_uj, after_uj, zone.range_uj, MIRROR_UJ):
+            return False
+        time.sleep(MIRROR_PAUSE_S)
+    return True

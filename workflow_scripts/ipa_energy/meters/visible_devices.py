@@ -29,8 +29,8 @@ def visible_gpus(visible: str | None, order: str | None, uuids: Sequence[str], n
     for entry in entries:
         if entry.upper().startswith("MIG-"):
             raise MeterUnavailable(
-                f"CUDA_VISIBLE_DEVICES names the MIG slice {entry}: NVML has no power of a slice, only of the whole GPU; "
-                "measure on a GPU without MIG"
+                f"CUDA_VISIBLE_DEVICES names the MIG slice {entry}: NVML has no power of a slice, only of the whole "
+                "GPU; measure on a GPU without MIG"
             )
         index = _resolve(entry, uuids)
         if index is None:

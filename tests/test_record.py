@@ -1,0 +1,175 @@
+"""Records and files: whole or not there, valid or refused by name."""
+
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ipa_energy import digest
+from ipa_energy.cost import usd_per_1000_requests, usd_per_hour
+from ipa_energy.files import atomic_path, write_text
+from ipa_energy.layout import record_path
+from ipa_energy.record import RecordError, fault, finite, read_record, read_records, write_record
+
+from synthetic_records import make_record, video_grid  # isort: skip
+
+
+@pytest.fixture
+def record():
+    return make_record(video_grid()[0], latency_s=0.5, net_j_per_request=2.0)
+
+
+def test_a_record_survives_its_file(tmp_path, record):
+    write_record(tmp_path / "deep" / "r.json", record)
+    assert read_record(tmp_path / "deep" / "r.json") == record
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["r.json"]
+
+
+def test_an_invalid_record_is_never_written(tmp_path, record):
+    del record["energy"]
+    with pytest.raises(RecordError, match="'energy' is a required property"):
+        write_record(tmp_path / "r.json", record)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nan_and_infinity_are_refused(tmp_path, record, value):
+    record["service"]["throughput_rps"] = value
+    with pytest.raises(RecordError, match="refusing to write"):
+        write_record(tmp_path / "r.json", record)
+    (tmp_path / "r.json").write_text(json.dumps(record))
+    with pytest.raises(RecordError, match=r"r\.json"):
+        read_record(tmp_path / "r.json")
+
+
+def test_damaged_and_alien_records_are_named_and_the_rest_is_read(tmp_path, record):
+    write_record(tmp_path / "good.json", record)
+    text = (tmp_path / "good.json").read_text()
+    (tmp_path / "cut.json").write_text(text[: len(text) // 2])
+    (tmp_path / "empty.json").write_text("")
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "alien.json").write_text('{"schema_version": 99}')
+    (tmp_path / "list.json").write_text("[1, 2]")
+    changed = copy.deepcopy(record)
+    changed["service"]["throughput_rps"] = "fast"
+    (tmp_path / "typed.json").write_text(json.dumps(changed))
+    reading = read_records([*sorted(tmp_path.iterdir()), tmp_path / "missing.json"])
+    assert [path.name for path, _ in reading.records] == ["good.json"]
+    refused = "\n".join(reading.refused)
+    assert len(reading.refused) == 7
+    for name in ("cut", "empty", "binary", "alien", "list", "typed", "missing"):
+        assert f"{name}.json" in refused
+    assert "schema_version is 99" in refused
+    assert "throughput_rps" in refused
+
+
+def test_fault_is_none_for_a_valid_record(record):
+    assert fault(record) is None
+
+
+@given(st.one_of(st.none(), st.floats()))
+def test_finite_lets_only_finite_numbers_through(value):
+    result = finite(value)
+    assert result is None or (result == value and abs(result) < float("inf"))
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    target = tmp_path / "f.txt"
+    write_text(target, "old")
+
+    def failing_write():
+        with atomic_path(target) as temporary:
+            temporary.write_text("half")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        failing_write()
+    assert target.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["f.txt"]
+
+
+def test_a_killed_writer_leaves_nothing_under_the_name(tmp_path):
+    source = (
+        "import sys, time\nfrom ipa_energy.files import atomic_path\n"
+        f"with atomic_path({str(tmp_path / 'f.txt')!r}) as t:\n"
+        "    t.write_text('half'); print('writing', flush=True); time.sleep(60)"
+    )
+    writer = subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout.readline() == "writing\n"
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    assert not (tmp_path / "f.txt").exists()
+
+
+def test_cost_is_what_is_occupied_times_its_price():
+    prices = {"core_hour_usd": 0.04, "gpu_hour_usd": 2.5}
+    assert usd_per_hour(4, 1, prices) == pytest.approx(2.66)
+    assert usd_per_1000_requests(3.6, 10.0) == pytest.approx(0.1)
+    assert usd_per_1000_requests(3.6, 0.0) is None
+
+
+def test_record_paths_are_readable():
+    path = record_path("e", "saturated", "video+a-b1-r1-t1", "block1")
+    assert path == "results/e/records/saturated/video+a-b1-r1-t1/block1.json"
+
+
+def test_the_digest_ignores_comments_docstrings_and_layout_but_not_code():
+    plain = "def f(x):\n    return x + 1\n"
+    dressed = '"""Doc."""\n\n# why\ndef f( x ):\n    """Doc."""\n    return (x + 1)  # note\n'
+    assert digest._meaning(plain) == digest._meaning(dressed)
+    assert digest._meaning(plain) != digest._meaning(plain.replace("+ 1", "+ 2"))
+
+
+def test_the_digest_covers_all_that_measures_and_nothing_that_draws():
+    names = {str(p.relative_to(digest._LIBRARY)) for p in digest._files()}
+    assert {"measurement.py", "energy.py", "serving/engine.py", "meters/estimate.py", "pipelines/video.py"} <= names
+    assert not any("analysis" in n or "figures" in n for n in names)
+    assert digest.protocol_digest() == digest.protocol_digest()
+    assert len(digest.protocol_digest()) == 12
+
+
+LOCKER = """
+import sys, time
+from ipa_energy.lock import measurement_lock
+with measurement_lock(sys.argv[1], lambda text: print(text, flush=True)):
+    print("held", time.monotonic(), flush=True)
+    time.sleep(float(sys.argv[2]))
+    print("left", time.monotonic(), flush=True)
+"""
+
+
+def _locker(tmp_path, what, seconds):
+    environment = os.environ | {"IPA_ENERGY_LOCK": str(tmp_path / "lock")}
+    return subprocess.Popen(
+        [sys.executable, "-c", LOCKER, what, str(seconds)], stdout=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def test_the_second_waits_for_the_lock_and_says_for_whom(tmp_path):
+    first = _locker(tmp_path, "experiment A", 1.0)
+    assert first.stdout.readline().startswith("held")
+    second = _locker(tmp_path, "experiment B", 0.0)
+    waiting = second.stdout.readline()
+    assert f"process {first.pid} (experiment A)" in waiting
+    left_s = float(first.stdout.readline().split()[1])
+    assert float(second.stdout.readline().split()[1]) >= left_s
+    first.wait(), second.wait()
+
+
+def test_the_lock_of_a_killed_holder_is_free(tmp_path):
+    first = _locker(tmp_path, "doomed", 60)
+    assert first.stdout.readline().startswith("held")
+    first.kill()
+    first.wait()
+    began_s = time.monotonic()
+    second = _locker(tmp_path, "next", 0.0)
+    assert second.stdout.readline().startswith("held")
+    assert time.monotonic() - began_s < 10
+    second.wait()

@@ -1,0 +1,335 @@
+"""The verdict: is energy coupled with accuracy, latency or cost? Decided by a rule that is fixed before the data.
+
+Measurements, the pairwise statistics and the rule from the config go in; a JSON-ready verdict, validated against
+``config/schemas/verdict.schema.json``, comes out. Of the four kinds of evidence that a full verdict wants, this version
+decides on the pairwise one alone, and says so among its limitations.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pandas as pd
+
+from ipa_energy.analysis.aggregate import CELL, evidence_of, has_flag, usable
+from ipa_energy.analysis.coupling import FAMILIES
+from ipa_energy.analysis.tables import knob_columns
+from ipa_energy.files import write_text
+from ipa_energy.plan import GRID
+
+SCHEMA_VERSION = 1
+SCHEMA_FILE = Path(__file__).resolve().parents[3] / "config" / "schemas" / "verdict.schema.json"
+
+COUPLED, DECOUPLED, INCONCLUSIVE = "coupled", "decoupled", "inconclusive"
+
+NARROW_SPAN = 1.2
+"""A metric whose largest value is less than this times its smallest says little about what a wider range would show."""
+
+NO_EVIDENCE = (
+    "No evidence: the energy is estimated from busy core time. Such a model makes energy follow busy time by "
+    "construction, whatever the hardware does, so this decision says nothing about real joules."
+)
+
+_INTERVALS = ("tau", "spearman", "isotonic_r2")
+_FIGURES = (
+    *("tau_p", "tau_p_holm", "isotonic_r2_chance", "isotonic_r2_corrected", "isotonic_p"),
+    *("energy_reliability", "energy_reliability_lo", "metric_reliability", "metric_reliability_lo"),
+    *("metric_min", "metric_max"),
+)
+
+
+def decide_pair(pair: Mapping[Any, Any], rule: Mapping[str, Any]) -> tuple[str, str]:
+    """Decision on one row of the pairwise table, and its reason in words.
+
+    ``coupled``: the lower bound of isotonic R2 reaches ``coupled_r2``, and shuffled data do not reach the observed R2
+    more often than the confidence allows. ``decoupled``: the upper bound stays below ``coupled_r2`` even after allowing
+    for replicate noise, which lowers the R2 that could be had to the product of the reliabilities of both means (their
+    lower bounds are used, so that noise never looks like information). Else ``inconclusive``.
+    """
+    obstacle = _obstacle(pair, rule)
+    if obstacle is not None:
+        return INCONCLUSIVE, obstacle
+    threshold, alpha = float(rule["coupled_r2"]), 1 - float(rule["confidence"])
+    lo, hi = float(pair["isotonic_r2_lo"]), float(pair["isotonic_r2_hi"])
+    interval = f"isotonic R2 {pair['isotonic_r2']:.2f} [{lo:.2f}, {hi:.2f}]"
+    if lo >= threshold and pair["isotonic_p"] <= alpha:
+        return COUPLED, f"{interval}, lower bound at or above {threshold:g}"
+    bounds = [pair["energy_reliability_lo"], pair["metric_reliability_lo"]]
+    ceiling = 0.0 if any(pd.isna(bound) for bound in bounds) else float(bounds[0]) * float(bounds[1])
+    if hi < threshold * ceiling:
+        return DECOUPLED, f"{interval}, upper bound below {threshold:g}"
+    if lo >= threshold:
+        why = f", but shuffled data reach it with p = {pair['isotonic_p']:.2g}"
+    elif hi >= threshold:
+        why = f" reaches across {threshold:g}; more configurations or repetitions are needed"
+    else:
+        why = (
+            f", but replicate noise alone could hold R2 down to {ceiling:.2f}; more repetitions or longer windows "
+            "are needed"
+        )
+    return INCONCLUSIVE, interval + why
+
+
+def _obstacle(pair: Mapping[Any, Any], rule: Mapping[str, Any]) -> str | None:
+    """Why a pair can't be decided at all; None when it can."""
+    count, least = int(pair["n_configurations"]), int(rule["min_configurations"])
+    if 0 < count < least:
+        return f"{count} configuration{'s' * (count > 1)}; the rule asks for {least}"
+    if pd.notna(pair["reason"]):
+        return str(pair["reason"])
+    if int(pair["n_repetitions_max"]) < 2:
+        return "one repetition each, so replicate noise is unknown; measure at least 2 blocks"
+    return None
+
+
+def with_decisions(pairwise: pd.DataFrame, rule: Mapping[str, Any]) -> pd.DataFrame:
+    """The pairwise table with the columns ``decision`` and ``decision_reason`` added."""
+    decided = [decide_pair(row, rule) for row in pairwise.to_dict("records")]
+    return pairwise.assign(
+        decision=pd.Series([d for d, _ in decided], index=pairwise.index, dtype="str"),
+        decision_reason=pd.Series([r for _, r in decided], index=pairwise.index, dtype="str"),
+    )
+
+
+def make_verdict(
+    measurements: pd.DataFrame,
+    pairwise: pd.DataFrame,
+    refused: pd.DataFrame,
+    *,
+    experiment: str,
+    analysis: Mapping[str, Any],
+    seed: int,
+) -> dict[str, Any]:
+    """The whole verdict. ``analysis`` is that section of the config; ``refused`` has ``path`` and ``reason``."""
+    rule = {
+        "coupled_r2": analysis["coupled_r2"],
+        "min_configurations": analysis["min_configurations"],
+        "confidence": analysis["confidence"],
+        "bootstrap": analysis["bootstrap"],
+        "drop_flags": list(analysis["drop_flags"]),
+        "seed": seed,
+    }
+    decided = with_decisions(pairwise, rule)
+    cells = [_cell(group) for _, group in decided.groupby([*CELL, "energy"], sort=True)]
+    chosen = measurements[usable(measurements, rule["drop_flags"])]
+    decision, no_evidence = _overall(cells)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "experiment": experiment,
+        "decision": decision,
+        "no_evidence": no_evidence,
+        "answer": _answer(cells, decision, no_evidence),
+        "evidence": evidence_of(chosen["evidence"]),
+        "weights": sorted(set(chosen["weights"])),
+        "hosts": sorted(set(chosen["host"])),
+        "counts": _counts(measurements, refused, rule["drop_flags"]),
+        "refused": refused.to_dict("records"),
+        "rule": rule,
+        "cells": cells,
+        "limitations": _limitations(measurements, chosen, cells),
+    }
+
+
+def _cell(pairs: pd.DataFrame) -> dict[str, Any]:
+    rows = pairs.to_dict("records")
+    families = {family: _family([row for row in rows if row["family"] == family]) for family in FAMILIES}
+    decisions = {name: family["decision"] for name, family in families.items()}
+    coupled = [name for name, decision in decisions.items() if decision == COUPLED]
+    if coupled:
+        decision, reason = COUPLED, f"coupled with {_and(coupled)}"
+    elif all(value == DECOUPLED for value in decisions.values()):
+        decision, reason = DECOUPLED, f"decoupled from {_and(list(FAMILIES))}"
+    else:
+        decision, reason = INCONCLUSIVE, "; ".join(_open_questions(families))
+    evidence = evidence_of(pairs["evidence"])
+    no_evidence = evidence == "estimated"
+    return {
+        **{name: str(rows[0][name]) for name in (*CELL, "energy")},
+        "evidence": evidence,
+        "no_evidence": no_evidence,
+        "note": NO_EVIDENCE if no_evidence else None,
+        "decision": decision,
+        "reason": reason,
+        "families": families,
+        "pairs": [_pair(row) for row in rows],
+    }
+
+
+def _family(rows: list[dict[Any, Any]]) -> dict[str, str]:
+    """A family is coupled when any of its metrics is, decoupled when all are; ``metric`` is the one that decides."""
+    order = (COUPLED, INCONCLUSIVE, DECOUPLED)
+    row = min(rows, key=lambda r: order.index(r["decision"]))
+    return {"decision": row["decision"], "metric": row["metric"], "reason": row["decision_reason"]}
+
+
+def _open_questions(families: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """What keeps the inconclusive families open, those with one reason together."""
+    reasons: dict[str, list[str]] = {}
+    for name, family in families.items():
+        if family["decision"] == INCONCLUSIVE:
+            reasons.setdefault(family["reason"], []).append(name)
+    return [f"{_and(names)}: {text}" for text, names in reasons.items()]
+
+
+def _pair(row: Mapping[Any, Any]) -> dict[str, Any]:
+    pair: dict[str, Any] = {
+        "metric": row["metric"],
+        "family": _known(row["family"]),
+        "n_configurations": int(row["n_configurations"]),
+        "n_repetitions_min": _known(row["n_repetitions_min"], int),
+        "n_repetitions_max": _known(row["n_repetitions_max"], int),
+        "isotonic_direction": _known(row["isotonic_direction"]),
+    }
+    for name in _INTERVALS:
+        pair[name] = {
+            "value": _known(row[name], float),
+            "lo": _known(row[f"{name}_lo"], float),
+            "hi": _known(row[f"{name}_hi"], float),
+        }
+    pair |= {name: _known(row[name], float) for name in _FIGURES}
+    return pair | {"decision": row["decision"], "reason": row["decision_reason"]}
+
+
+def _known(value: Any, kind: type = str) -> Any:
+    return None if pd.isna(value) else kind(value)
+
+
+def _overall(cells: list[dict[str, Any]]) -> tuple[str, bool]:
+    """What all cells with evidence agree on; and whether there is none with evidence."""
+    with_evidence = [cell for cell in cells if cell["evidence"] in ("measured", "mixed")]
+    agreed = {cell["decision"] for cell in with_evidence or cells}
+    return (agreed.pop() if len(agreed) == 1 else INCONCLUSIVE), not with_evidence
+
+
+def _answer(cells: list[dict[str, Any]], decision: str, no_evidence: bool) -> str:
+    """One to three sentences for people."""
+    if not any(cell["evidence"] for cell in cells):
+        return "No answer: there is no usable record with an energy figure."
+    considered = [c for c in cells if c["evidence"] in (("estimated",) if no_evidence else ("measured", "mixed"))]
+    several = len({tuple(c[name] for name in CELL) for c in considered}) > 1
+    where: dict[str, list[str]] = {COUPLED: [], DECOUPLED: [], INCONCLUSIVE: []}
+    for cell in considered:
+        place = f" ({cell['workload']}, {cell['host']}, {cell['weights']} weights)" if several else ""
+        kind = {"estimated": "estimated ", "mixed": "partly estimated "}.get(cell["evidence"], "") + cell["energy"]
+        where[cell["decision"]].append(f"{kind} energy{place} is {_phrase(cell)}")
+    if no_evidence:
+        text = "No evidence, as the energy is estimated and its model follows busy time by construction."
+    elif decision == COUPLED:
+        text = "Coupled: energy follows what IPA already weighs and adds little of its own."
+    elif decision == DECOUPLED:
+        text = "Decoupled: energy follows none of accuracy, latency and cost closely."
+    elif where[COUPLED] and where[DECOUPLED]:
+        text = "It depends on what is counted and where."
+    else:
+        text = "Not decided by these data."
+    details = [*where[COUPLED], *where[DECOUPLED], *where[INCONCLUSIVE]]
+    shown = "; ".join(details[:4]) + (f"; and {len(details) - 4} more" if len(details) > 4 else "")
+    return f"{text} {shown[:1].upper()}{shown[1:]}."
+
+
+def _phrase(cell: Mapping[str, Any]) -> str:
+    if cell["decision"] != INCONCLUSIVE:
+        return str(cell["reason"])
+    questions = _open_questions(cell["families"])
+    if len(questions) == 1:
+        return f"inconclusive ({questions[0]})"
+    return f"inconclusive on {_and([n for n, f in cell['families'].items() if f['decision'] == INCONCLUSIVE])}"
+
+
+def _and(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _counts(measurements: pd.DataFrame, refused: pd.DataFrame, drop_flags: list[str]) -> dict[str, Any]:
+    ok = measurements["state"] == "ok"
+    in_grid = measurements["role"] == GRID
+    flags = measurements.loc[ok, "flags"].dropna().str.split(";").explode().value_counts().sort_index()
+    return {
+        "recorded": len(measurements),
+        "grid": int(in_grid.sum()),
+        "anchors": int((~in_grid).sum()),
+        "ok": int(ok.sum()),
+        "failed": int((measurements["state"] == "failed").sum()),
+        "not_run": int((measurements["state"] == "not_run").sum()),
+        "refused": len(refused),
+        "flagged": int((ok & measurements["flags"].notna()).sum()),
+        "flags": {str(flag): int(count) for flag, count in flags.items()},
+        "dropped": int((ok & in_grid & has_flag(measurements, drop_flags)).sum()),
+        "dropped_by_flag": {f: int((ok & in_grid & has_flag(measurements, [f])).sum()) for f in drop_flags},
+        "usable": int(usable(measurements, drop_flags).sum()),
+    }
+
+
+def _limitations(measurements: pd.DataFrame, chosen: pd.DataFrame, cells: list[dict[str, Any]]) -> list[str]:
+    """What a reader must know before leaning on the answer."""
+    notes = [
+        "Pairwise evidence only: whether accuracy, latency and cost together explain energy, whether energy adds "
+        "Pareto-optimal configurations, and what an energy-aware choice would save is not examined in this version."
+    ]
+    narrow: dict[str, list[str]] = {}
+    for cell in cells:
+        for pair in cell["pairs"]:
+            low, high = pair["metric_min"], pair["metric_max"]
+            if low is not None and pair["family"] and 0 <= high < NARROW_SPAN * low:
+                narrow.setdefault(f"{pair['metric']} spans only {low:.4g} to {high:.4g}", []).append(cell["workload"])
+    for text, workloads in narrow.items():
+        notes.append(
+            f"Range restriction: {text} (workload {_and(list(dict.fromkeys(workloads)))}), less than a factor of "
+            f"{NARROW_SPAN:g}; a wider grid could show a coupling that this one hides."
+        )
+    if "random" in set(chosen["weights"]):
+        notes.append(
+            "Random weights ran: accuracies are the published figures of the trained models, not of the weights run."
+        )
+    if chosen["host"].nunique() == 1:
+        notes.append(f"One host ({chosen['host'].iloc[0]}): nothing here shows that the answer holds on another.")
+    kinds = set(chosen["evidence"].dropna())
+    if "mixed" in kinds or {"measured", "estimated"} <= kinds:
+        notes.append("Some of the energy is estimated: the estimated part follows busy time by construction.")
+    notes += _inconsistencies(chosen)
+    lost = measurements[(measurements["role"] == GRID) & (measurements["state"] != "ok")]["configuration"].nunique()
+    if lost:
+        notes.append(
+            f"{lost} of {measurements['configuration'].nunique()} configurations failed or did not run at least once."
+        )
+    return notes
+
+
+def _inconsistencies(chosen: pd.DataFrame) -> list[str]:
+    """Records that were put together although they were not measured in the same way."""
+    notes = []
+    for workload, group in chosen.groupby("workload", sort=True):
+        if (count := group["workload_settings"].nunique()) > 1:
+            notes.append(f"Workload {workload} was measured with {count} different settings under one name.")
+    if (count := chosen["protocol_digest"].nunique()) > 1:
+        notes.append(f"The records were made by {count} versions of the measuring code.")
+    if not chosen.empty and chosen[knob_columns(chosen)].nunique().max() < 2:
+        notes.append("No knob varies: there is a single configuration.")
+    return notes
+
+
+@lru_cache(maxsize=1)
+def _validator() -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(json.loads(SCHEMA_FILE.read_text(encoding="utf-8")))
+
+
+def write_verdict(path: str | Path, verdict: Mapping[str, Any]) -> None:
+    """Validate and write atomically. Raises ValueError naming the place where it breaks the schema or holds NaN."""
+    error = jsonschema.exceptions.best_match(_validator().iter_errors(verdict))
+    if error is not None:
+        raise ValueError(f"refusing to write {path}: {'/'.join(map(str, error.absolute_path))}: {error.message[:300]}")
+    write_text(path, json.dumps(verdict, indent=1, allow_nan=False) + "\n")
+
+
+def read_verdict(path: str | Path) -> dict[str, Any]:
+    """Read and validate a verdict. Raises ValueError naming the file and the fault."""
+    verdict = json.loads(Path(path).read_text(encoding="utf-8"))
+    error = jsonschema.exceptions.best_match(_validator().iter_errors(verdict))
+    if error is not None:
+        raise ValueError(f"{path}: {'/'.join(map(str, error.absolute_path))}: {error.message[:300]}")
+    return dict(verdict)

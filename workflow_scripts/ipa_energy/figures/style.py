@@ -1,0 +1,91 @@
+"""What all figures share: print size, a colour-blind safe palette, labels with units, atomic saving.
+
+Colours are those of Okabe and Ito (*Color Universal Design*, 2008). Figures are made for a text width of 7.2 inches
+(two columns of a journal), with type no smaller than 6 points, and are the same bytes for the same data.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from ipa_energy.files import atomic_path
+
+TEXT_WIDTH_IN = 7.2
+
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
+    "#000000",
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#F0E442",
+    "#0072B2",
+    "#D55E00",
+    "#CC79A7",
+)
+GREY = "#7F7F7F"
+
+SERIES = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK, YELLOW)
+"""Okabe-Ito colours, the ones that print darkest first."""
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
+
+LABELS = {
+    "accuracy": "accuracy (PAS)",
+    "latency_p99": "p99 latency (s)",
+    "latency_mean": "mean latency (s)",
+    "cost": "cost (USD / 1000 requests)",
+    "gross": "gross energy (J / request)",
+    "net": "net energy (J / request)",
+}
+"""Axis labels of the metrics, with units."""
+
+_RC = {
+    "font.size": 7,
+    "axes.titlesize": 7,
+    "axes.labelsize": 7,
+    "xtick.labelsize": 6,
+    "ytick.labelsize": 6,
+    "legend.fontsize": 6.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.0,
+    "svg.hashsalt": "ipa-energy",
+    "figure.dpi": 150,
+}
+
+
+@contextmanager
+def print_style() -> Iterator[None]:
+    """Matplotlib settings of all figures, for the length of a block."""
+    with mpl.rc_context(_RC):
+        yield
+
+
+def modelled(evidence: str | None) -> str:
+    """The word that must stand before an energy that is not (all) measured; empty when it is."""
+    return {"estimated": "estimated ", "mixed": "partly estimated "}.get(evidence or "", "")
+
+
+def blank(message: str) -> Figure:
+    """A figure that says why there is nothing to draw."""
+    with print_style():
+        figure = Figure(figsize=(TEXT_WIDTH_IN, 1.5))
+        figure.text(0.5, 0.5, textwrap.fill(message, 100), ha="center", va="center", fontsize=8)
+    return figure
+
+
+def save(figure: Figure, paths: Sequence[str | Path]) -> None:
+    """Write the figure atomically to every path; the suffix (``.svg``, ``.png``) is the format."""
+    for path in paths:
+        kind = Path(path).suffix.removeprefix(".")
+        with print_style(), atomic_path(path) as temporary:
+            figure.savefig(
+                temporary, format=kind, dpi=200, metadata={"Date": None} if kind == "svg" else None, facecolor="white"
+            )
