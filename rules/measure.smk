@@ -4,7 +4,7 @@ rule make_plan:
     log:
         "logs/{experiment}/make_plan.log",
     conda:
-        "ipa-energy"
+        "../environment.yaml"
     threads: 1
     params:
         grid=study.settings["grid"],
@@ -12,6 +12,8 @@ rule make_plan:
         blocks=study.settings["blocks"],
         anchor=study.settings["anchor"],
         seed=study.settings["seed"],
+    message:
+        "Lay out the plan of experiment {wildcards.experiment}"
     script:
         "../workflow_scripts/make_plan.py"
 
@@ -28,10 +30,10 @@ rule measure_configuration:
         trace="results/{experiment}/traces/{workload}/{configuration}/{repetition}.parquet",
     log:
         "logs/{experiment}/measure/{workload}/{configuration}/{repetition}.log",
-    conda:
-        "ipa-energy"
     priority: run_order
     retries: 0
+    conda:
+        "../environment.yaml"
     threads: all_cores
     resources:
         power_meter=1,
@@ -39,9 +41,10 @@ rule measure_configuration:
         configuration=lambda wildcards: measurement_of(wildcards).configuration.as_dict(),
         workload_settings=lambda wildcards: study.workloads[wildcards.workload],
         settings=measuring_settings(study),
-        frames=study.settings["frames"],
-        frames_digest=frames_digest(study.settings["frames"], study.settings["seed"]),
-        weights_folder="resources/weights",
+        frames=frames.frames_digest(study.settings),
+        weights_folder=str(weights.FOLDER),
         protocol=protocol_digest(),
+    message:
+        "Measure {wildcards.configuration} under {wildcards.workload}, {wildcards.repetition}"
     script:
         "../workflow_scripts/measure_configuration.py"

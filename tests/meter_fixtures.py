@@ -21,7 +21,9 @@ TESTS = Path(__file__).parent
 STUBS = TESTS / "stubs"
 
 
-def run_python(script: Path, *arguments: object, env: dict[str, str] | None = None, prefix: tuple[str, ...] = ()) -> Any:
+def run_python(
+    script: Path, *arguments: object, env: dict[str, str] | None = None, prefix: tuple[str, ...] = ()
+) -> Any:
     """Run a driver script in a process of its own and read the JSON that it prints; its stderr must stay empty."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("CUDA_", "NVML_", "LD_LIBRARY"))}
     path = os.pathsep.join(filter(None, [str(TESTS), clean.get("PYTHONPATH")]))
@@ -93,7 +95,9 @@ class FakePowercap:
         root.mkdir(parents=True, exist_ok=True)
         (root / "intel-rapl").mkdir()
 
-    def add_package(self, name: str, *, dram: bool = False, other: tuple[str, ...] = ("core",), watts: float = 80) -> Path:
+    def add_package(
+        self, name: str, *, dram: bool = False, other: tuple[str, ...] = ("core",), watts: float = 80
+    ) -> Path:
         """A package zone with ``other`` child zones before its DRAM."""
         package = self.root / "intel-rapl" / f"intel-rapl:{self._packages}"
         self._packages += 1

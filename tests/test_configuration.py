@@ -154,7 +154,7 @@ def broken(path, value):
         (("grid", "stages", "classify", "batch"), [2, 2], ["grid.stages.classify.batch is [2, 2]", "only once"]),
         (("grid", "stages", "classify", "variant"), [], ["grid.stages.classify.variant is []", "at least one"]),
         (("grid", "stages"), {}, ["grid.stages is []", "at least one entry"]),
-        (("grid", "stages", "translate"), {"variant": ["x"]}, ["exactly the stages", "['detect', 'classify']"]),
+        (("grid", "stages", "translate"), {"variant": ["x"]}, ["exactly the stages", "video: detect, classify"]),
         (("grid", "stages", "detect", "colour"), ["red"], ["only the keys batch, replicas, threads, variant"]),
         (("pipeline",), "audio", ["pipeline is 'audio'", "one of video"]),
         (("experiment",), "../elsewhere", ["experiment is '../elsewhere'", "matches"]),
@@ -175,6 +175,12 @@ def test_a_bad_config_is_refused_by_key_value_and_what_is_allowed(path, value, w
         load_study(broken(path, value))
     for word in words:
         assert word in str(caught.value)
+
+
+def test_stages_run_in_the_pipelines_order_whatever_the_order_in_the_file():
+    turned = copy.deepcopy(MINIMAL)
+    turned["grid"]["stages"] = dict(reversed(turned["grid"]["stages"].items()))
+    assert load_study(turned).configurations == load_study(MINIMAL).configurations
 
 
 def test_all_faults_are_told_at_once():

@@ -8,10 +8,9 @@ import os
 import time
 
 import pytest
-from meter_fixtures import STUBS, build_nvml_stub, run_python
-
 from ipa_energy.meters.base import MeterUnavailable
 from ipa_energy.meters.visible_devices import visible_gpus
+from meter_fixtures import STUBS, build_nvml_stub, run_python
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +22,7 @@ def library(tmp_path_factory):
 def drive(library, tmp_path):
     def drive(script: str = "", *arguments: object, **env: str):
         file = tmp_path / "nvml.txt"
-        file.write_text(script)
+        file.write_text(f"period_ms 20\npower_period_ms 20\n{script}\n")  # quick, where a test says nothing else
         env |= {"LD_LIBRARY_PATH": str(library), "NVML_STUB": str(file)}
         return run_python(STUBS / "nvml_driver.py", *arguments, env=env)
 
@@ -34,14 +33,14 @@ def energies(answer, window=0):
     return answer["windows"][window]["energies"]
 
 
-@pytest.mark.parametrize(("period_ms", "window_s"), [(100, 1.0), (500, 1.0)])
-def test_counter_energy_is_within_half_a_percent_of_the_truth(drive, period_ms, window_s):
-    answer = drive(f"segment 1 300\nperiod_ms {period_ms}", "--windows", 2, "--window-s", window_s)
+@pytest.mark.parametrize(("period_ms", "windows"), [(100, 2), (500, 1)])
+def test_counter_energy_is_within_half_a_percent_of_the_truth(drive, period_ms, windows):
+    answer = drive(f"segment 1 300\nperiod_ms {period_ms}", "--windows", windows, "--window-s", 1)
     assert answer["domains"][0]["period_s"] == pytest.approx(period_ms / 1e3, rel=0.1)
-    for window in range(2):
+    for window in range(windows):
         (energy,) = energies(answer, window)
         length_s = energy["end_s"] - energy["begin_s"]
-        assert length_s >= window_s - period_ms / 1e3
+        assert length_s >= 1
         assert energy["energy_j"] == pytest.approx(300 * length_s, rel=0.005)
         assert energy["check"]["energy_j"] == pytest.approx(300 * length_s, rel=1e-6)
         # Whole steps of the counter: both edges are ticks.
@@ -54,7 +53,13 @@ def test_counter_energy_is_within_half_a_percent_of_the_truth(drive, period_ms, 
 
 def test_counter_follows_a_power_that_steps_within_the_window(drive):
     epoch_s = time.monotonic()
-    answer = drive(f"epoch {epoch_s}\nsegment 0.31 100\nsegment 0.23 400", "--windows", 1, "--window-s", 1.5)
+    answer = drive(
+        f"period_ms 100\npower_period_ms 100\nepoch {epoch_s}\nsegment 0.31 100\nsegment 0.23 400",
+        "--windows",
+        1,
+        "--window-s",
+        1.5,
+    )
     (energy,) = energies(answer)
 
     def joules_until(time_s: float) -> float:
@@ -112,7 +117,7 @@ def test_a_counter_that_stops_ticking_is_told_and_widens_the_uncertainty(drive, 
     assert stopped["energy_j"] is not None
     assert "end: no tick" in stopped["reason"]
     mean_w = stopped["energy_j"] / (stopped["end_s"] - stopped["begin_s"])
-    assert stopped["uncertainty_j"] >= mean_w * 0.09 / math.sqrt(12)
+    assert stopped["uncertainty_j"] >= mean_w * 0.018 / math.sqrt(12)
     assert still["energy_j"] is None
     assert "stood still" in still["reason"]
     assert still["check"]["energy_j"] == pytest.approx(300 * (still["end_s"] - still["begin_s"]), rel=1e-6)
@@ -165,7 +170,7 @@ def test_provenance_identifies_board_and_driver(drive):
     assert gpu["uuid"].startswith("GPU-1")
     assert (gpu["power_limit_enforced_w"], gpu["power_limit_requested_w"]) == (350.0, 400.0)
     assert gpu["persistence_mode"] is True
-    assert gpu["counter_period_s"] == pytest.approx(0.1, rel=0.1)
+    assert gpu["counter_period_s"] == pytest.approx(0.02, rel=0.2)
 
 
 @pytest.mark.parametrize(

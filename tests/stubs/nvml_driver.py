@@ -37,7 +37,9 @@ def main() -> None:
             time.sleep(arguments.window_s / 2)
             recorder.close()
             reading = recorder.result(10)
-            windows.append({"energies": [asdict(energy) for energy in reading.energies], "samples": len(reading.samples)})
+            windows.append(
+                {"energies": [asdict(energy) for energy in reading.energies], "samples": len(reading.samples)}
+            )
     answer = {
         "domains": [asdict(domain) for domain in meter.domains],
         "windows": windows,

@@ -11,11 +11,10 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from meter_fixtures import FakePowercap, host_sockets
-
 from ipa_energy.meters import open_meters
 from ipa_energy.meters.base import MeterUnavailable
 from ipa_energy.meters.rapl import RaplMeter
+from meter_fixtures import FakePowercap, host_sockets
 
 ESTIMATE = {"idle_w": 1.0, "watts_per_core": 1.0, "relative_uncertainty": 0.5}
 

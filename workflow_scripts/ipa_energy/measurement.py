@@ -13,6 +13,7 @@ import dataclasses
 import json
 import os
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,12 +35,12 @@ from ipa_energy.serving.batching import StageQueue
 from ipa_energy.serving.engine import Engine, Stage
 from ipa_energy.serving.journal import Journal, service_figures, throughput_drift
 from ipa_energy.serving.preload import die_with_parent
-from ipa_energy.serving.processes import ReplicaPlan, Replicas, connect_to_server
+from ipa_energy.serving.processes import ReplicaPlan, Replicas, ServingError, connect_to_server
 from ipa_energy.serving.shared import SharedArray
 from ipa_energy.trace import write_trace
 
-PRELOADED = ("ipa_energy.serving.replica", "ipa_energy.pipelines.video_stages")
-RUNNER = "ipa_energy.serving.replica:build_pipeline_runner"
+REPLICA_MODULE = "ipa_energy.serving.replica"
+RUNNER = f"{REPLICA_MODULE}:build_pipeline_runner"
 _SLOT_BYTES = 256 << 20
 _MAX_SLOTS = 4096
 _LOAD_TIMEOUT_S = 300.0
@@ -216,7 +217,8 @@ def measure(job: Job, say: Callable[[str], None]) -> Record:
     arrays, frames, slots = _make_arrays(job, workload.in_flight)
     cores = host.available_cores()
     with clock.phase("start"):
-        server = connect_to_server(PRELOADED, job.protocol_digest)
+        modules = (REPLICA_MODULE, *pipelines.get(configuration.pipeline).modules)
+        server = connect_to_server(modules, job.protocol_digest)
         meters = open_meters(job.settings["meters"], gpu_needed=configuration.platform.device == "cuda")
         recorder = Recorder(meters.meters, protocol["sample_period_s"])
     idle: dict[str, WindowReading | None] = {}
@@ -401,7 +403,7 @@ def _quality(
 
 
 def main() -> None:
-    """Measure the job in the file JOB and leave the record in the file RESULT."""
+    """Measure the job in the file JOB; leave ``{"record": ...}`` or ``{"failed": reason}`` in the file RESULT."""
     parser = argparse.ArgumentParser(description="Run one measurement.")
     parser.add_argument("job", type=Path)
     parser.add_argument("result", type=Path)
@@ -409,8 +411,14 @@ def main() -> None:
     arguments = parser.parse_args()
     die_with_parent(arguments.parent)
     job = job_from_json(arguments.job.read_text(encoding="utf-8"))
-    record = measure(job, lambda text: print(f"{time.monotonic():.3f} {text}", flush=True))
-    write_text(arguments.result, json.dumps(record, allow_nan=False))
+    try:
+        result = {"record": measure(job, lambda text: print(f"{time.monotonic():.3f} {text}", flush=True))}
+    except ServingError as error:
+        result = {"failed": str(error)}
+    except Exception as error:
+        traceback.print_exc()
+        result = {"failed": f"{type(error).__name__}: {error}"}
+    write_text(arguments.result, json.dumps(result, allow_nan=False))
 
 
 if __name__ == "__main__":

@@ -122,10 +122,10 @@ def _grid_faults(settings: Mapping[str, Any]) -> list[str]:
     pipeline = pipelines.get(settings["pipeline"])
     stages = settings["grid"]["stages"]
     faults = []
-    if list(stages) != list(pipeline.stage_names):
+    if set(stages) != set(pipeline.stage_names):
         faults.append(
-            f"grid.stages has {list(stages)}; allowed: exactly the stages of pipeline {pipeline.name}, "
-            f"in this order: {list(pipeline.stage_names)}"
+            f"grid.stages has {sorted(stages)}; allowed: exactly the stages of pipeline {pipeline.name}: "
+            f"{', '.join(pipeline.stage_names)}"
         )
         return faults
     for stage in stages:
@@ -197,9 +197,10 @@ def load_study(config: Mapping[str, Any]) -> Study:
     _refuse(
         _grid_faults(settings) + _workload_faults(settings["workloads"]) + _other_faults(settings, _count(settings))
     )
-    configurations = tuple(
-        grid(settings["pipeline"], settings["grid"]["stages"], settings["grid"]["platform"])
-    )
+    stages = settings["grid"]["stages"]
+    in_order = {name: stages[name] for name in pipelines.get(settings["pipeline"]).stage_names}
+    settings["grid"]["stages"] = in_order
+    configurations = tuple(grid(settings["pipeline"], in_order, settings["grid"]["platform"]))
     if len({c.id for c in configurations}) != len(configurations):
         raise ConfigError("The config can't be used:\n  - two configurations of the grid have the same id")
     plan = make_plan(

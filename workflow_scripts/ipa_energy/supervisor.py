@@ -90,12 +90,18 @@ def _ended_how(code: int) -> str:
     return f"the measuring process ended with code {code}; see the log of this job"
 
 
+def _environment() -> dict[str, str]:
+    """Our environment, in which children find this library also where it is not installed."""
+    library = str(Path(__file__).resolve().parents[1])
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [library, os.environ.get("PYTHONPATH")]))}
+
+
 def _try_once(job: Job) -> Record:
     with tempfile.TemporaryDirectory(prefix="ipa-energy.") as folder:
         job_file, result = Path(folder, "job.json"), Path(folder, "result.json")
         job_file.write_text(job.to_json(), encoding="utf-8")
         command = [sys.executable, "-m", "ipa_energy.measurement", str(job_file), str(result), f"--parent={os.getpid()}"]
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, env=_environment())
         try:
             late = _wait(child, job.settings["protocol"]["timeout_s"])
         finally:
@@ -105,7 +111,8 @@ def _try_once(job: Job) -> Record:
             return empty_record(job, "failed", late)
         if not result.exists():
             return empty_record(job, "failed", _ended_how(child.returncode))
-        return dict(json.loads(result.read_text(encoding="utf-8")))
+        outcome = json.loads(result.read_text(encoding="utf-8"))
+        return outcome["record"] if "record" in outcome else empty_record(job, "failed", outcome["failed"])
 
 
 def _disturbed(record: Record) -> bool:

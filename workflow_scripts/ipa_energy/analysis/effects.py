@@ -1,8 +1,8 @@
 """Effect of each knob on each metric, as a ratio between matched configurations: the numbers of the deck's figure.
 
 The configurations table goes in. For every knob that varies, each level is compared with the reference level over all
-pairs of configurations that differ in this knob alone; the effect is the geometric mean of the ratios. Pairing keeps the
-comparison fair when some configurations are missing, which comparing plain means would not.
+pairs of configurations that differ in this knob alone; the effect is the geometric mean of the ratios. Pairing keeps
+the comparison fair when some configurations are missing, which comparing plain means would not.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ COLUMNS = [*CELL, "knob", "reference", "level", "metric", "n_pairs", "ratio", "r
 
 
 def levels(configurations: pd.DataFrame, knob: str) -> list[Any]:
-    """The levels of a knob, reference first: numbers ascending, variants by accuracy, platform knobs from their default.
+    """The levels of a knob, reference first: numbers ascending, variants by accuracy, platform knobs default first.
 
     Variants of unknown accuracy come last, by name.
     """

@@ -211,12 +211,15 @@ def _answer(cells: list[dict[str, Any]], decision: str, no_evidence: bool) -> st
     if not any(cell["evidence"] for cell in cells):
         return "No answer: there is no usable record with an energy figure."
     considered = [c for c in cells if c["evidence"] in (("estimated",) if no_evidence else ("measured", "mixed"))]
-    several = len({tuple(c[name] for name in CELL) for c in considered}) > 1
-    where: dict[str, list[str]] = {COUPLED: [], DECOUPLED: [], INCONCLUSIVE: []}
+    told_apart = [name for name in CELL if len({cell[name] for cell in considered}) > 1]
+    groups: dict[tuple[str, str, str], list[str]] = {}
     for cell in considered:
-        place = f" ({cell['workload']}, {cell['host']}, {cell['weights']} weights)" if several else ""
         kind = {"estimated": "estimated ", "mixed": "partly estimated "}.get(cell["evidence"], "") + cell["energy"]
-        where[cell["decision"]].append(f"{kind} energy{place} is {_phrase(cell)}")
+        place = ", ".join(cell[name] for name in told_apart)
+        groups.setdefault((cell["decision"], kind, _phrase(cell)), []).append(place)
+    where: dict[str, list[str]] = {COUPLED: [], DECOUPLED: [], INCONCLUSIVE: []}
+    for (found, kind, phrase), places in groups.items():
+        where[found].append(f"{kind} energy{f' ({_and(places)})' if told_apart else ''} is {phrase}")
     if no_evidence:
         text = "No evidence, as the energy is estimated and its model follows busy time by construction."
     elif decision == COUPLED:

@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -45,7 +46,7 @@ LABELS = {
 }
 """Axis labels of the metrics, with units."""
 
-_RC = {
+_RC: dict[str, Any] = {
     "font.size": 7,
     "axes.titlesize": 7,
     "axes.labelsize": 7,
@@ -64,7 +65,7 @@ _RC = {
 @contextmanager
 def print_style() -> Iterator[None]:
     """Matplotlib settings of all figures, for the length of a block."""
-    with mpl.rc_context(_RC):
+    with mpl.rc_context(rc=_RC):  # type: ignore[arg-type]
         yield
 
 

@@ -47,7 +47,7 @@ class Energy:
     """Energy of one domain over the meter's own window ``[begin_s, end_s]``.
 
     ``uncertainty_j`` is the standard uncertainty (k = 1) that the meter can state by itself. ``energy_j`` is None with
-    a ``reason`` when the meter lost it.
+    a ``reason`` when the meter lost it; a ``reason`` beside a figure is a caveat that ``uncertainty_j`` covers.
     """
 
     domain: str

@@ -70,10 +70,15 @@ class StageRunner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """A chain of stages. ``buffers(settings)`` gives the output of each stage, for the settings of a study."""
+    """A chain of stages.
+
+    ``buffers(settings)`` gives the output of each stage, for the settings of a study; ``modules`` are what a process
+    has to import before it can build runners, so that a server may do it once for all.
+    """
 
     name: str
     stage_names: tuple[str, ...]
     variants: Callable[[str], Mapping[str, Accuracy]]
     buffers: Callable[[Mapping[str, Any]], tuple[Buffer, ...]]
     build_runner: Callable[[StageSetup, NDArray[Any], NDArray[Any]], StageRunner]
+    modules: tuple[str, ...] = ()

@@ -41,10 +41,16 @@ def build_runner(setup: StageSetup, inputs: NDArray[Any], outputs: NDArray[Any])
     """
     from ipa_energy.pipelines import video_stages  # noqa: PLC0415 - loads torch, which takes seconds
 
-    runners = {"detect": video_stages.DetectRunner, "classify": video_stages.ClassifyRunner}
-    if setup.knobs.stage not in runners:
-        raise KeyError(f"pipeline video has no stage {setup.knobs.stage!r}; its stages: {', '.join(STAGES)}")
-    return runners[setup.knobs.stage](setup, inputs, outputs)
+    match setup.knobs.stage:
+        case "detect":
+            return video_stages.DetectRunner(setup, inputs, outputs)
+        case "classify":
+            return video_stages.ClassifyRunner(setup, inputs, outputs)
+        case stage:
+            raise KeyError(f"pipeline video has no stage {stage!r}; its stages: {', '.join(STAGES)}")
 
 
-VIDEO = Pipeline("video", STAGES, variants, buffers, build_runner)
+MODULES = ("torch", "torchvision.models.detection", "ipa_energy.pipelines.video_stages")
+"""What a process imports before it can build runners."""
+
+VIDEO = Pipeline("video", STAGES, variants, buffers, build_runner, MODULES)

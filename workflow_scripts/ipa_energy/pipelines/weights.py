@@ -180,11 +180,11 @@ def _checkpoint(chosen: Any, state: Mapping[str, Any] | None) -> Iterator[None]:
 
     kind = type(chosen)
     load = nn.Module.load_state_dict
-    kind.get_state_dict = lambda *_, **__: state or {}  # type: ignore[attr-defined]
+    kind.get_state_dict = lambda *_, **__: state or {}
     if state is None:
-        nn.Module.load_state_dict = lambda *_, **__: None  # type: ignore[assignment,method-assign,return-value]
+        nn.Module.load_state_dict = lambda *_, **__: None  # type: ignore[method-assign]
     try:
         yield
     finally:
-        del kind.get_state_dict  # type: ignore[attr-defined]
+        del kind.get_state_dict
         nn.Module.load_state_dict = load  # type: ignore[method-assign]

@@ -26,17 +26,18 @@ TABLE = Path(__file__).with_name("zoo.csv")
 _METRIC = {"detect": "box_map", "classify": "acc@1"}
 
 _PERSON_LABELS = 2
-"""Labels (background and person) of a detector of persons only: its mAP is no mAP over the 80 classes of COCO."""
+"""Labels of a detector of persons only: background and person."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A variant and its default weights.
 
-    ``value`` is ``metric`` on ``dataset`` in per cent, ``parameters`` a count, ``gflops`` the billions of multiply-adds
-    per image that torchvision publishes, ``input_px`` the side of the square input of a classifier (None for detectors, which resize
-    frames themselves), ``file`` the name of the weights file, which ends in the first digits of its SHA-256, and
-    ``torchvision`` the release that the entry was taken from.
+    ``value`` is ``metric`` on ``dataset`` in per cent. The metric of a detector of persons only is ``box_map_person``,
+    as its mAP can't be compared with one over all classes of COCO. ``parameters`` is a count, ``gflops`` the billions
+    of multiply-adds per image that torchvision publishes, ``input_px`` the side of a classifier's square input (None
+    for detectors, which resize frames themselves). ``file`` is the name of the weights file, which ends in the first
+    digits of its SHA-256, and ``torchvision`` the release that the entry was taken from.
     """
 
     variant: str

@@ -1,0 +1,21 @@
+rule aggregate_records:
+    input:
+        records_of,
+    output:
+        measurements="results/{experiment}/measurements.csv",
+        configurations=report(
+            "results/{experiment}/configurations.csv",
+            caption="../report/configurations.rst",
+            category="Tables",
+            labels={"table": "configurations (CSV)"},
+        ),
+        anchors="results/{experiment}/anchors.csv",
+        refused="results/{experiment}/refused.csv",
+    log:
+        "logs/{experiment}/aggregate_records.log",
+    threads: 1
+    params:
+        prices=study.settings["prices"],
+        analysis={key: study.settings["analysis"][key] for key in ("confidence", "drop_flags")},
+    script:
+        "../workflow_scripts/aggregate_records.py"

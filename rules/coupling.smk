@@ -1,0 +1,38 @@
+rule analyse_coupling:
+    input:
+        measurements="results/{experiment}/measurements.csv",
+        refused="results/{experiment}/refused.csv",
+    output:
+        pairwise="results/{experiment}/coupling/pairwise.csv",
+        page=report(
+            "results/{experiment}/coupling/pairwise.html",
+            caption="../report/pairwise.rst",
+            category="Verdict",
+            labels={"result": "pairwise coupling"},
+        ),
+        verdict="results/{experiment}/verdict.json",
+    log:
+        "logs/{experiment}/analyse_coupling.log",
+    threads: 1
+    params:
+        analysis=study.settings["analysis"],
+        seed=study.settings["seed"],
+    script:
+        "../workflow_scripts/analyse_coupling.py"
+
+
+rule summarise:
+    input:
+        "results/{experiment}/verdict.json",
+    output:
+        report(
+            "results/{experiment}/summary.txt",
+            caption="../report/summary.rst",
+            category="Verdict",
+            labels={"result": "summary"},
+        ),
+    log:
+        "logs/{experiment}/summarise.log",
+    threads: 1
+    script:
+        "../workflow_scripts/summarise.py"

@@ -1,0 +1,27 @@
+rule draw_figures:
+    input:
+        configurations="results/{experiment}/configurations.csv",
+        pairwise="results/{experiment}/coupling/pairwise.csv",
+    output:
+        effects="results/{experiment}/figures/knob_effects.{workload}.csv",
+        effects_svg=report(
+            "results/{experiment}/figures/knob_effects.{workload}.svg",
+            caption="../report/knob_effects.rst",
+            category="Figures",
+            labels={"figure": "knob effects", "workload": "{workload}"},
+        ),
+        effects_png="results/{experiment}/figures/knob_effects.{workload}.png",
+        energy_svg=report(
+            "results/{experiment}/figures/energy_against_metrics.{workload}.svg",
+            caption="../report/energy_against_metrics.rst",
+            category="Figures",
+            labels={"figure": "energy against metrics", "workload": "{workload}"},
+        ),
+        energy_png="results/{experiment}/figures/energy_against_metrics.{workload}.png",
+    log:
+        "logs/{experiment}/draw_figures/{workload}.log",
+    threads: 1
+    params:
+        confidence=study.settings["analysis"]["confidence"],
+    script:
+        "../workflow_scripts/draw_figures.py"

@@ -1,0 +1,213 @@
+"""A measurement from job to record, with real models, and everything that can befall it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from ipa_energy.host import available_cores
+from ipa_energy.record import fault, read_record
+from ipa_energy.serving.processes import OWNER_VARIABLE
+from ipa_energy.supervisor import in_words, run, why_not
+
+from tiny import descendants, living, tiny_config, tiny_job, wait_for  # isort: skip
+
+CORES = len(available_cores())
+pytestmark = pytest.mark.skipif(CORES < 2, reason="a detector and a classifier want a core each")
+
+SUPERVISOR = """
+import sys
+from pathlib import Path
+from ipa_energy.job import job_from_json
+from ipa_energy.supervisor import run
+run(job_from_json(Path(sys.argv[1]).read_text()), sys.argv[2], lambda text: print(text, flush=True))
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_server_for_all(tmp_path_factory):
+    """The test process is the workflow, so that one preload server serves all tests; and the lock is our own."""
+    os.environ[OWNER_VARIABLE] = str(os.getpid())
+    os.environ["IPA_ENERGY_LOCK"] = str(tmp_path_factory.mktemp("lock") / "lock")
+    yield
+    del os.environ[OWNER_VARIABLE], os.environ["IPA_ENERGY_LOCK"]
+
+
+def test_a_measurement_yields_a_whole_consistent_record(tmp_path):
+    said = []
+    record = run(tiny_job(tmp_path), str(tmp_path / "r.json"), said.append)
+    assert fault(record) is None
+    assert read_record(tmp_path / "r.json") == json.loads(json.dumps(record))
+    assert record["status"] == {"state": "ok", "reason": None}
+    service, energy, window = record["service"], record["energy"], record["window"]
+    assert service["completed"] > 3
+    assert window["duration_s"] >= 1.0
+    assert service["throughput_rps"] == pytest.approx(service["completed"] / window["duration_s"])
+    assert service["in_flight_mean"] == pytest.approx(4, rel=0.25)
+    assert 0 < service["stages"]["detect"]["utilisation"] <= 1
+    assert energy["gross_j_per_request"] == pytest.approx(energy["gross_j"] / service["completed"])
+    assert energy["evidence"] == "estimated"
+    assert "estimated" in in_words(record)
+    assert "estimated" in energy["boundary"]
+    assert energy["net_j"] == pytest.approx(energy["gross_j"] - energy["idle_bare_w"] * window["duration_s"])
+    assert record["accuracy"]["pas"] == pytest.approx(0.213 * 0.69758)
+    assert {"start", "idle_bare", "load_models", "warm_up", "window", "idle_after"} <= window["phases_s"].keys()
+    assert record["provenance"]["weights"]["weights"] == "random"
+    assert all(len(r["facts"]) for r in record["provenance"]["replicas"].values())
+    trace = pq.read_table(tmp_path / "trace.parquet").to_pandas()
+    assert list(trace.columns) == ["time_s", "domain", "power_w"]
+    assert len(trace) >= 8
+    assert trace.time_s.between(-0.2, window["duration_s"] + 0.5).all()
+
+
+def test_an_open_loop_is_offered_its_rate(tmp_path):
+    job = tiny_job(tmp_path, workload="rate", workloads={"rate": {"kind": "rate", "rate_rps": 6}})
+    record = run(job, str(tmp_path / "r.json"), print)
+    service = record["service"]
+    assert record["status"]["state"] == "ok"
+    assert service["offered_rps"] == pytest.approx(service["sent"] / record["window"]["duration_s"])
+    assert service["sent"] > 0
+    assert record["window"]["duration_s"] == pytest.approx(1.0)
+
+
+def test_more_cores_than_the_host_has_is_not_run_with_the_reason(tmp_path):
+    config = tiny_config()
+    config["grid"]["stages"]["detect"]["threads"] = [CORES]
+    job = tiny_job(tmp_path, grid=config["grid"])
+    record = run(job, str(tmp_path / "r.json"), print)
+    assert record["status"]["state"] == "not_run"
+    assert f"want {CORES + 1} cores and the host has {CORES}" in record["status"]["reason"]
+    assert record["energy"] is None
+    assert pq.read_table(tmp_path / "trace.parquet").num_rows == 0
+    assert why_not(tiny_job(tmp_path, grid=config["grid"], oversubscribe=True)) is None
+
+
+def test_oversubscription_when_wanted_is_flagged(tmp_path):
+    config = tiny_config()
+    config["grid"]["stages"]["classify"]["replicas"] = [CORES]
+    record = run(tiny_job(tmp_path, grid=config["grid"], oversubscribe=True), str(tmp_path / "r.json"), print)
+    assert record["status"]["state"] == "ok"
+    assert "oversubscribed" in {flag["flag"] for flag in record["quality"]["flags"]}
+
+
+def test_a_cuda_configuration_without_a_gpu_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("ipa_energy.host.has_cuda_device", lambda: False)
+    config = tiny_config()
+    config["grid"]["platform"] = {"device": ["cuda"]}
+    record = run(tiny_job(tmp_path, grid=config["grid"]), str(tmp_path / "r.json"), print)
+    assert record["status"]["state"] == "not_run"
+    assert "CUDA" in record["status"]["reason"]
+
+
+def test_a_measurement_that_takes_too_long_is_ended_and_recorded(tmp_path):
+    config = tiny_config()
+    config["protocol"] |= {"timeout_s": 2, "window_s": 60}
+    record = run(tiny_job(tmp_path, protocol=config["protocol"]), str(tmp_path / "r.json"), print)
+    assert record["status"]["state"] == "failed"
+    assert "protocol.timeout_s = 2 s" in record["status"]["reason"]
+    assert fault(record) is None
+
+
+def test_foreign_load_is_flagged_and_retried_and_every_try_is_kept(tmp_path):
+    config = tiny_config(gates={"max_foreign_cores": 0.1})
+    config["protocol"] |= {"retries": 1}
+    burner = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        record = run(
+            tiny_job(tmp_path, protocol=config["protocol"], gates=config["gates"]), str(tmp_path / "r.json"), print
+        )
+    finally:
+        burner.kill()
+        burner.wait()
+    assert "foreign_cpu" in {flag["flag"] for flag in record["quality"]["flags"]}
+    assert len(record["earlier_tries"]) == 1
+    assert fault(record["earlier_tries"][0]) is None
+
+
+def _supervise(tmp_path, window_s=20.0, **environment):
+    """A supervisor in a process of its own, once its measurement has reached the window; its replicas' pids."""
+    config = tiny_config()
+    config["protocol"] |= {"window_s": window_s}
+    (tmp_path / "job.json").write_text(tiny_job(tmp_path, protocol=config["protocol"]).to_json())
+    arguments = [sys.executable, "-c", SUPERVISOR, str(tmp_path / "job.json"), str(tmp_path / "r.json")]
+    log = (tmp_path / "log").open("w")
+    supervisor = subprocess.Popen(arguments, stdout=log, stderr=log, env=os.environ | environment)
+    wait_for(lambda: "window" in (tmp_path / "log").read_text())
+    (measuring,) = [p for p in psutil.Process(supervisor.pid).children() if "ipa_energy.measurement" in " ".join(p.cmdline())]
+    replicas = [
+        p.pid
+        for p in psutil.process_iter(["cmdline", "ppid"])
+        if "ipa_energy.serving.preload" in " ".join(p.info["cmdline"] or [])
+        and "ipa_energy.serving.preload" in " ".join(psutil.Process(p.info["ppid"]).cmdline())
+    ]
+    return supervisor, measuring.pid, replicas
+
+
+def test_a_worker_killed_in_the_window_makes_a_failed_record_that_names_it(tmp_path):
+    supervisor, measuring, replicas = _supervise(tmp_path)
+    assert len(replicas) == 2
+    os.kill(replicas[0], signal.SIGKILL)
+    killed_s = time.monotonic()
+    assert supervisor.wait(30) == 0
+    assert time.monotonic() - killed_s < 10
+    record = read_record(tmp_path / "r.json")
+    assert record["status"]["state"] == "failed"
+    assert f"(pid {replicas[0]}) was killed by SIGKILL" in record["status"]["reason"]
+    assert not living([measuring, *replicas])
+
+
+def test_a_killed_measuring_process_makes_a_failed_record(tmp_path):
+    supervisor, measuring, replicas = _supervise(tmp_path)
+    os.kill(measuring, signal.SIGKILL)
+    assert supervisor.wait(30) == 0
+    record = read_record(tmp_path / "r.json")
+    assert record["status"] == {"state": "failed", "reason": "the measuring process was killed by SIGKILL"}
+    wait_for(lambda: not living(replicas), 10)
+
+
+def test_a_killed_supervisor_leaves_no_record_and_no_process(tmp_path):
+    supervisor, measuring, replicas = _supervise(tmp_path)
+    os.kill(supervisor.pid, signal.SIGKILL)
+    supervisor.wait()
+    wait_for(lambda: not living([measuring, *replicas]), 10)
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_when_the_workflow_dies_the_measurement_ends_without_a_record(tmp_path):
+    workflow = subprocess.Popen(["sleep", "300"])
+    supervisor, measuring, replicas = _supervise(tmp_path, **{OWNER_VARIABLE: str(workflow.pid)})
+    server = psutil.Process(replicas[-1]).ppid()
+    workflow.kill()
+    workflow.wait()
+    assert supervisor.wait(10) != 0
+    wait_for(lambda: not living([measuring, server, *replicas]), 10)
+    assert "ended during the measurement" in (tmp_path / "log").read_text()
+    assert not (tmp_path / "r.json").exists()
+    assert not Path(tmp_path / "trace.parquet").exists()
+
+
+def test_two_measurements_on_a_host_run_one_after_the_other(tmp_path):
+    folders = [tmp_path / "a", tmp_path / "b"]
+    started = []
+    for folder in folders:
+        folder.mkdir()
+        (folder / "job.json").write_text(tiny_job(folder).to_json())
+        arguments = [sys.executable, "-c", SUPERVISOR, str(folder / "job.json"), str(folder / "r.json")]
+        started.append(subprocess.Popen(arguments, stdout=(folder / "log").open("w"), stderr=subprocess.STDOUT))
+    assert [s.wait(120) for s in started] == [0, 0]
+    windows = sorted(
+        (r["window"]["start_monotonic_s"], r["window"]["end_monotonic_s"])
+        for r in (read_record(folder / "r.json") for folder in folders)
+    )
+    assert windows[0][1] <= windows[1][0]
+    logs = "".join((folder / "log").read_text() for folder in folders)
+    assert "waiting for the measurement lock" in logs
+    assert "tiny: video+ssdlite320" in logs
+    assert not descendants(started[0].pid)
