@@ -1,14 +1,16 @@
-from ipa_energy import layout
 from ipa_energy.pipelines import frames, weights
 
 
+# Runs where the workflow runs: it may download, which the compute nodes of a cluster often can't.
 rule prepare_weights:
     output:
-        layout.WEIGHTS,
+        "results/{experiment}/weights.json",
     log:
         "logs/{experiment}/prepare_weights.log",
-    # It may download, which compute nodes of a cluster often can't.
     localrule: True
+    conda:
+        "../environment.yaml"
+    threads: 1
     params:
         variants={
             stage: knobs["variant"] for stage, knobs in study.settings["grid"]["stages"].items()
@@ -16,19 +18,26 @@ rule prepare_weights:
         wanted=study.settings["weights"],
         seed=study.settings["seed"],
         folder=str(weights.FOLDER),
+    message:
+        "Decide on the weights of experiment {wildcards.experiment} and fetch them"
     script:
         "../workflow_scripts/prepare_weights.py"
 
 
+# The digest holds names and sizes of the pictures, so that a changed folder makes new frames.
 rule prepare_frames:
     output:
-        layout.FRAMES,
+        "results/{experiment}/frames.npy",
     log:
         "logs/{experiment}/prepare_frames.log",
+    conda:
+        "../environment.yaml"
+    threads: 1
     params:
         frames=study.settings["frames"],
         seed=study.settings["seed"],
-        # Names and sizes of the pictures, so that a changed folder makes new frames.
-        digest=frames.frames_digest(study.settings),
+        digest=lambda wildcards: frames.frames_digest(study.settings),
+    message:
+        "Cut the frames of experiment {wildcards.experiment}"
     script:
         "../workflow_scripts/prepare_frames.py"

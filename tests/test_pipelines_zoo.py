@@ -42,16 +42,15 @@ def test_the_table_is_that_of_the_installed_torchvision() -> None:
     assert zoo.entries() == zoo.installed_entries(), "run python -m ipa_energy.pipelines.zoo --write"
 
 
-def test_writing_the_table_and_reading_it_gives_the_same_entries(tmp_path, monkeypatch) -> None:
-    before = zoo.entries()
-    zoo.write(tmp_path / "zoo.csv", before)
+def test_writing_the_entries_gives_the_table(tmp_path) -> None:
+    zoo.write(tmp_path / "zoo.csv", zoo.entries())
     assert (tmp_path / "zoo.csv").read_bytes() == zoo.TABLE.read_bytes()
 
 
 def test_every_task_has_its_models_and_every_file_its_hash() -> None:
     tasks = [entry.task for entry in zoo.entries()]
     assert (tasks.count("detect"), tasks.count("classify")) == (12, 80)
-    assert all(re.search(r"-[0-9a-f]{8}\.pth$", entry.file) for entry in zoo.entries())
+    assert all(re.search(r"-[0-9a-f]{8,}\.pth$", entry.file) for entry in zoo.entries())
 
 
 def test_accuracies_are_the_published_fractions_with_their_source() -> None:

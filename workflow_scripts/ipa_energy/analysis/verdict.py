@@ -215,7 +215,7 @@ def _answer(cells: list[dict[str, Any]], decision: str, no_evidence: bool) -> st
     groups: dict[tuple[str, str, str], list[str]] = {}
     for cell in considered:
         kind = {"estimated": "estimated ", "mixed": "partly estimated "}.get(cell["evidence"], "") + cell["energy"]
-        place = ", ".join(cell[name] for name in told_apart)
+        place = " / ".join(cell[name] for name in told_apart)
         groups.setdefault((cell["decision"], kind, _phrase(cell)), []).append(place)
     where: dict[str, list[str]] = {COUPLED: [], DECOUPLED: [], INCONCLUSIVE: []}
     for (found, kind, phrase), places in groups.items():

@@ -69,10 +69,8 @@ def draw(configurations: pd.DataFrame, pairwise: pd.DataFrame, title: str) -> Fi
                 chosen = _rows_of(pairwise, cell, energy, metric)
                 _panel(axes, group, energy, metric, styles=_styles(usable, group, colour, marker), found=chosen)
             word = modelled(evidence_of(group["evidence"]))
-            label = word + LABELS[energy]
-            axes_row[0].set_ylabel(label.replace(" (J", "\n(J") if len(label) > 30 else label)
-            if several:
-                axes_row[0].set_title(f"{cell[1]}, {cell[2]} weights", loc="left", fontsize=6.5, color=GREY)
+            where = f"{cell[1]}, {cell[2]} weights\n" if several else ""
+            axes_row[0].set_ylabel(where + word + LABELS[energy], fontsize=6.5 if where else None)
         figure.text(0.01, 1 - 0.08 / height, title, ha="left", va="top", fontsize=8, fontweight="bold")
         if handles:
             figure.legend(

@@ -6,6 +6,7 @@ point is the ratio to the reference level, the bar its confidence interval over 
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -42,7 +43,7 @@ _TITLES = {
     "net_energy": "net energy\nper request",
 }
 _TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
-_LINE_IN, _TOP_IN, _BOTTOM_IN, _LEFT_IN, _RIGHT_IN = 0.2, 0.58, 0.72, 2.25, 0.1
+_LINE_IN, _TOP_IN, _BOTTOM_IN, _LEFT_IN, _RIGHT_IN = 0.2, 0.58, 0.45, 2.25, 0.1
 
 Line = tuple[str, str | None]
 """A line of the figure: (knob, level), or (knob, None) for the line that names the knob and its reference."""
@@ -63,14 +64,15 @@ def draw(effects: pd.DataFrame, evidence: str | None, title: str) -> Figure:
     line_in = _LINE_IN * max(1.0, 0.6 * len(cells))
     word = modelled(evidence).strip()
     top_in = _TOP_IN + 0.12 * bool(word)
-    height = top_in + _BOTTOM_IN + line_in * len(lines)
+    bottom_in = _BOTTOM_IN + 0.15 * _legend_rows(cells)
+    height = top_in + bottom_in + line_in * len(lines)
     with print_style():
         figure = Figure(figsize=(TEXT_WIDTH_IN, height))
         panels = figure.subplots(1, len(METRICS), sharey=True, squeeze=False)[0]
         figure.subplots_adjust(
             left=_LEFT_IN / TEXT_WIDTH_IN,
             right=1 - _RIGHT_IN / TEXT_WIDTH_IN,
-            bottom=_BOTTOM_IN / height,
+            bottom=bottom_in / height,
             top=1 - top_in / height,
             wspace=0.12,
         )
@@ -79,9 +81,11 @@ def draw(effects: pd.DataFrame, evidence: str | None, title: str) -> Figure:
             axes.set_title(f"{word}\n{_TITLES[metric]}" if word and "energy" in metric else _TITLES[metric], pad=4)
         _name_lines(panels[0], lines, effects)
         middle = (_LEFT_IN + TEXT_WIDTH_IN - _RIGHT_IN) / 2 / TEXT_WIDTH_IN
-        figure.text(middle, 0.4 / height, "ratio to the reference level (log scale)", ha="center", fontsize=7)
+        figure.text(
+            middle, (bottom_in - 0.32) / height, "ratio to the reference level (log scale)", ha="center", fontsize=7
+        )
         figure.text(0.01, 1 - 0.08 / height, title, ha="left", va="top", fontsize=8, fontweight="bold")
-        _legend(figure, cells, 0.06 / height)
+        _legend(figure, cells, 0.02 / height)
     return figure
 
 
@@ -191,19 +195,23 @@ def _name_lines(axes: Axes, lines: list[Line], effects: pd.DataFrame) -> None:
         )
 
 
+def _legend_rows(cells: list[tuple[str, ...]]) -> int:
+    return 1 if len(cells) == 1 else 1 + -(-len(cells) // 3)
+
+
 def _legend(figure: Figure, cells: list[tuple[str, ...]], y: float) -> None:
-    handles = [
-        Line2D([], [], color=VERMILLION, marker="o", markersize=3.5, label="increase"),
-        Line2D([], [], color=BLUE, marker="o", markersize=3.5, label="decrease"),
-        Line2D(
-            [], [], color=GREY, marker="o", markersize=3.5, linestyle="", label="no clear change (the interval holds 1)"
-        ),
-    ]
+    """Colours in the first row; below them, where there are several, the hosts and kinds of weights."""
+    colours = {"increase": VERMILLION, "decrease": BLUE, "no clear change (the interval holds 1)": GREY}
+    rows = [[Line2D([], [], color=colour, marker="o", markersize=3.5, label=text) for text, colour in colours.items()]]
     if len(cells) > 1:
-        handles += [
-            Line2D(
-                [], [], color=GREY, marker=MARKERS[i % len(MARKERS)], linestyle="", label=f"{host}, {weights} weights"
-            )
-            for i, (_, host, weights) in enumerate(cells)
-        ]
-    figure.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, y), ncols=4, frameon=False)
+        rows.append(
+            [
+                Line2D(
+                    [], [], color=GREY, marker=mark, markersize=3.5, linestyle="", label=f"{host}, {weights} weights"
+                )
+                for (_, host, weights), mark in zip(cells, itertools.cycle(MARKERS), strict=False)
+            ]
+        )
+    above_in = 0.15 * _legend_rows(cells) / figure.get_figheight()
+    for handles, place in zip(rows, (y + above_in - 0.15 / figure.get_figheight(), y), strict=False):
+        figure.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, place), ncols=3, frameon=False)

@@ -131,11 +131,16 @@ def resized(region: torch.Tensor) -> torch.Tensor:
 
     The region is stretched to the square whatever its aspect ratio, so that a crop shows all of the detection.
     """
-    size = (CROP_PX, CROP_PX)
-    if region.device.type == "cpu":
-        return functional.interpolate(region[None], size, mode="bilinear", antialias=True)[0]
     # Only the CPU kernel works on bytes.
-    image = functional.interpolate(region[None].to(torch.float32), size, mode="bilinear", antialias=True)[0]
+    if region.device.type == "cpu":
+        return functional.interpolate(region[None], (CROP_PX, CROP_PX), mode="bilinear", antialias=True)[0]
+    return resized_as_float(region)
+
+
+def resized_as_float(region: torch.Tensor) -> torch.Tensor:
+    """What :func:`resized` gives, to one level, on any device."""
+    image = region[None].to(torch.float32)
+    image = functional.interpolate(image, (CROP_PX, CROP_PX), mode="bilinear", antialias=True)[0]
     return image.round_().clamp_(0, 255).to(torch.uint8)
 
 
