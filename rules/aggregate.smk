@@ -1,6 +1,8 @@
 rule aggregate_records:
     input:
-        records_of,
+        records=records_of,
+        # A plan that changed makes Snakemake look for the records that are missing now.
+        plan=plan_of,
     output:
         measurements="results/{experiment}/measurements.csv",
         configurations=report(

@@ -6,6 +6,7 @@ from snakemake.exceptions import WorkflowError
 from ipa_energy.digest import protocol_digest
 from ipa_energy.job import measuring_settings
 from ipa_energy.layout import record_path
+from ipa_energy.pipelines.frames import frames_digest
 from ipa_energy.study import ConfigError, load_study
 
 # Jobs watch the workflow by this and end with it, also under kill -9.
@@ -32,6 +33,7 @@ wildcard_constraints:
     experiment="[^/]+",
     workload="[^/]+",
     configuration="[^/]+",
+    variant="[^/]+",
     repetition="[^/]+",
 
 
@@ -42,6 +44,11 @@ def records_of(wildcards):
     return [record_path(study.experiment, *key) for key in planned]
 
 
+def plan_of(wildcards):
+    """The plan of a study that is measured here; nothing for records from elsewhere."""
+    return [] if study.settings["records"] is not None else [f"results/{wildcards.experiment}/plan.csv"]
+
+
 def measurement_of(wildcards):
     """The planned measurement that a record's path names."""
     return planned[(wildcards.workload, wildcards.configuration, wildcards.repetition)]
@@ -50,6 +57,17 @@ def measurement_of(wildcards):
 def run_order(wildcards):
     """Priority that makes the scheduler follow the plan's randomised order: the first is the most urgent."""
     return len(study.plan) - measurement_of(wildcards).order
+
+
+def before_measuring(wildcards):
+    """Priority above every measurement's."""
+    return len(study.plan) + 1
+
+
+def weights_of(wildcards):
+    """What identifies the weights of every variant in a configuration."""
+    variants = [stage.variant for stage in measurement_of(wildcards).configuration.stages]
+    return [f"results/{wildcards.experiment}/weights/{variant}.json" for variant in variants]
 
 
 def all_cores(wildcards):

@@ -18,13 +18,13 @@ rule make_plan:
         "../workflow_scripts/make_plan.py"
 
 
-# All measurements wait for the same three files, so that all are ready at once and run in the plan's order. The plan and
-# the frames are `ancient`: what they change in a measurement is in its params.
+# The frames are compared by their hash in frames.json; the array itself is `ancient`, so that touching it means nothing.
 rule measure_configuration:
     input:
-        plan=ancient("results/{experiment}/plan.csv"),
+        decision="results/{experiment}/weights.json",
+        weights=weights_of,
+        digest="results/{experiment}/frames.json",
         frames=ancient("results/{experiment}/frames.npy"),
-        weights="results/{experiment}/weights.json",
     output:
         record="results/{experiment}/records/{workload}/{configuration}/{repetition}.json",
         trace="results/{experiment}/traces/{workload}/{configuration}/{repetition}.parquet",
@@ -37,12 +37,14 @@ rule measure_configuration:
     threads: all_cores
     resources:
         power_meter=1,
+        # Its place in the plan travels as a resource, because that, unlike a param, is no reason to measure again.
+        run_order=lambda wildcards: measurement_of(wildcards).order,
+        run_length=len(study.plan),
     params:
         configuration=lambda wildcards: measurement_of(wildcards).configuration.as_dict(),
         workload_settings=lambda wildcards: study.workloads[wildcards.workload],
         settings=measuring_settings(study),
-        frames=frames.frames_digest(study.settings),
-        weights_folder=str(weights.FOLDER),
+        weights_folder="resources/weights",
         protocol=protocol_digest(),
     message:
         "Measure {wildcards.configuration} under {wildcards.workload}, {wildcards.repetition}"

@@ -7,6 +7,9 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ipa_energy.analysis import aggregate, tables
+from ipa_energy.plan import GRID
+from ipa_energy.record import Reading, read_records
 from scipy import stats
 from statsmodels.stats.weightstats import DescrStatsW
 from synthetic_records import (
@@ -17,10 +20,6 @@ from synthetic_records import (
     write_damaged,
     write_study,
 )
-
-from ipa_energy.analysis import aggregate, tables
-from ipa_energy.plan import GRID
-from ipa_energy.record import Reading, read_records
 
 ONE = video_grid()[0]
 SMALL = video_grid(classifiers=("resnet18", "resnet50"), batches=(1,))
@@ -180,7 +179,7 @@ def test_one_repetition_has_a_mean_but_no_interval():
 
 def test_hosts_and_weights_are_never_averaged_together():
     records = [
-        make_record(ONE, latency_s=0.1, net_j_per_request=1.0, host=host, weights=weights)
+        make_record(ONE, latency_s=0.1, net_j_per_request=1.0, host=host, weights=weights, experiment=weights)
         for host in ("a", "b")
         for weights in ("random", "pretrained")
     ]

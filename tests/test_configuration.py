@@ -1,6 +1,7 @@
 """Identifiers, grid, plan and the checks of the config file."""
 
 import copy
+import csv
 import re
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from ipa_energy.configuration import (
     configuration_from_dict,
     grid,
 )
-from ipa_energy.plan import GRID, find_place, make_plan, write_plan
+from ipa_energy.plan import GRID, block_and_role, make_plan, write_plan
 from ipa_energy.study import ConfigError, load_study
 
 ROOT = Path(__file__).parents[1]
@@ -113,15 +114,19 @@ def test_blocks_are_shuffled_differently_and_by_the_seed():
     assert [m.key[:2] for m in plan if m.block == 1] != [m.key[:2] for m in plan if m.block == 2]
 
 
-def test_the_plan_survives_its_file(tmp_path):
-    study = load_study(MINIMAL)
-    write_plan(tmp_path / "plan.csv", study.plan)
-    for measurement in study.plan:
-        place = find_place(tmp_path / "plan.csv", *measurement.key)
-        assert (place.block, place.role, place.order) == (measurement.block, measurement.role, measurement.order)
-        assert place.total == len(study.plan)
-    with pytest.raises(LookupError, match="no measurement of nothing"):
-        find_place(tmp_path / "plan.csv", "saturated", "nothing", "block1")
+def test_the_plans_file_holds_a_row_per_measurement_with_its_knobs(tmp_path):
+    plan = load_study(MINIMAL).plan
+    write_plan(tmp_path / "plan.csv", plan)
+    with (tmp_path / "plan.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["workload"], r["configuration"], r["repetition"]) for r in rows] == [m.key for m in plan]
+    assert [int(r["order"]) for r in rows] == list(range(len(plan)))
+    assert {r["classify.variant"] for r in rows} == {"resnet18", "resnet34"}
+
+
+def test_a_repetitions_name_tells_block_and_role():
+    for measurement in load_study(MINIMAL | {"blocks": 3}).plan:
+        assert block_and_role(measurement.repetition) == (measurement.block, measurement.role)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda p: p.name)

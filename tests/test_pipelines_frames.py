@@ -42,9 +42,7 @@ def test_bundled_frames_have_the_asked_shape_and_look_like_photographs() -> None
 
 def test_every_bundled_frame_is_a_cut_of_a_shipped_photograph() -> None:
     photographs = [np.asarray(Image.open(path).convert("RGB")) for path in frames._bundled()]
-    histograms = [
-        np.histogramdd(photo.reshape(-1, 3), bins=4, range=[(0, 256)] * 3)[0] > 0 for photo in photographs
-    ]
+    histograms = [np.histogramdd(photo.reshape(-1, 3), bins=4, range=[(0, 256)] * 3)[0] > 0 for photo in photographs]
     for frame in make_frames("bundled", 6, 64, 48, seed=2):
         used = np.histogramdd(frame.reshape(-1, 3), bins=4, range=[(0, 256)] * 3)[0] / (64 * 48)
         # Resampling rings at edges, so that a little may fall outside the colours of the photograph.

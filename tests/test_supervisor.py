@@ -116,7 +116,7 @@ def test_a_measurement_that_takes_too_long_is_ended_and_recorded(tmp_path):
 
 
 def test_foreign_load_is_flagged_and_retried_and_every_try_is_kept(tmp_path):
-    config = tiny_config(gates={"max_foreign_cores": 0.1})
+    config = tiny_config(gates={"max_foreign_cores": 0.1, "max_drift": 10})
     config["protocol"] |= {"retries": 1}
     burner = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:

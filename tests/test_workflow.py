@@ -93,7 +93,7 @@ def test_touched_files_and_a_fresh_checkout_measure_nothing_again(finished):
     for folder in ("workflow_scripts", "rules", "config", "report"):
         for path in (checkout.folder / folder).rglob("*"):
             os.utime(path, (now, now))
-    for name in ("Snakefile", "results/tiny/plan.csv", "results/tiny/frames.npy", "results/tiny/weights.json"):
+    for name in ("Snakefile", "results/tiny/plan.csv", "results/tiny/frames.npy", "results/tiny/weights.json", "results/tiny/frames.json"):
         os.utime(checkout.folder / name, (now, now))
     assert _measure_jobs(checkout.run("-n")) == 0
 
@@ -279,7 +279,7 @@ def test_two_runs_at_once_measure_one_after_the_other(checkout):
     for name in ("one", "two"):
         checkout.configure(name)
     # Two folders of results, as Snakemake locks one; the host and its lock are the same.
-    runs = [checkout.start("--directory", name, config=f"../{name}") for name in ("one", "two")]
+    runs = [checkout.start("--directory", name, config=checkout.folder / name) for name in ("one", "two")]
     outputs = [run.communicate(timeout=200)[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], outputs
     records = [read_record(p) for p in checkout.folder.glob("*/results/*/records/*/*/*.json")]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ipa_energy.configuration import Configuration, configuration_from_dict
+from ipa_energy.plan import block_and_role
 from ipa_energy.study import Study
 
 MEASURING_SETTINGS = (
@@ -30,9 +31,7 @@ class Job:
     configuration: Configuration
     workload: str
     workload_settings: dict[str, Any]
-    block: int
     repetition: str
-    role: str
     order: int
     settings: dict[str, Any]
     prices: dict[str, float]
@@ -48,15 +47,16 @@ class Job:
 
     def identity(self) -> dict[str, Any]:
         """The ``identity`` section of the record."""
+        block, role = block_and_role(self.repetition)
         return {
             "experiment": self.experiment,
             "configuration_id": self.configuration.id,
             "configuration": self.configuration.as_dict(),
             "workload": self.workload,
             "workload_settings": self.workload_settings,
-            "block": self.block,
+            "block": block,
             "repetition": self.repetition,
-            "role": self.role,
+            "role": role,
             "order": self.order,
         }
 

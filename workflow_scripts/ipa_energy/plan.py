@@ -74,25 +74,7 @@ def write_plan(path: str | Path, plan: Sequence[Measurement]) -> None:
     write_text(path, text.getvalue())
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a measurement stands in the plan: block, role, order (from 0), and how many there are in all."""
-
-    block: int
-    role: str
-    order: int
-    total: int
-
-
-def find_place(path: str | Path, workload: str, configuration: str, repetition: str) -> Place:
-    """Look a measurement up in ``plan.csv``. Raises LookupError when it isn't there."""
-    found = None
-    total = 0
-    with Path(path).open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            total += 1
-            if (row["workload"], row["configuration"], row["repetition"]) == (workload, configuration, repetition):
-                found = row
-    if found is None:
-        raise LookupError(f"{path} has no measurement of {configuration} under {workload}, {repetition}")
-    return Place(int(found["block"]), found["role"], int(found["order"]), total)
+def block_and_role(repetition: str) -> tuple[int, str]:
+    """The block and the role that a repetition's name tells: the inverse of :attr:`Measurement.repetition`."""
+    block, _, role = repetition.removeprefix("block").partition("-")
+    return int(block), role or GRID

@@ -179,13 +179,11 @@ def _statistics(
     draws: dict[str, list[float]] = {"tau": [], "spearman": [], "isotonic_r2": []}
     for means in association.resampled_means(clusters, how.resamples, _generator(*how.seed, "bootstrap")):
         drawn_y, drawn_x = association.without_rounding(means).T
-        drawn_tau, drawn_rho = association.tau_b(drawn_x, drawn_y), association.spearman(drawn_x, drawn_y)
-        curve = association.monotone_fit(drawn_x, drawn_y)
-        if drawn_tau is None or drawn_rho is None or curve is None:  # one configuration drawn n times says nothing
+        drawn = association.strength(drawn_x, drawn_y)
+        if drawn is None:  # one configuration drawn n times says nothing
             continue
-        draws["tau"].append(drawn_tau)
-        draws["spearman"].append(drawn_rho)
-        draws["isotonic_r2"].append(curve.r2)
+        for name, values in draws.items():
+            values.append(getattr(drawn, name))
     if len(draws["tau"]) < how.resamples / 2:
         return found | {"reason": "no intervals: most bootstrap resamples hold a single value"}
     for name, values in draws.items():

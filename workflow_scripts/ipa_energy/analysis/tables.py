@@ -285,13 +285,10 @@ def write_csv(path: str | Path, frame: pd.DataFrame) -> None:
 
 
 def read_csv(path: str | Path) -> pd.DataFrame:
-    """Read a table that :func:`write_csv` wrote. Only an empty field is null: a workload may be called ``NA``."""
-    names = pd.read_csv(path, nrows=0).columns
-    types = {name: "str" if _is_text(name) else "Int64" if _is_whole(name) else None for name in names}
-    return pd.read_csv(
-        path,
-        dtype={name: kind for name, kind in types.items() if kind},
-        keep_default_na=False,
-        na_values=[""],
-        float_precision="round_trip",
-    )
+    """Read a table that :func:`write_csv` wrote, digit by digit.
+
+    Only an empty field is null, and the type of a column follows from its name: a workload may be called NA or 7.
+    """
+    frame = pd.read_csv(path, dtype="str", keep_default_na=False, na_values=[""])
+    kinds = {name: "str" if _is_text(name) else "Int64" if _is_whole(name) else "float64" for name in frame.columns}
+    return frame.astype(kinds)

@@ -16,19 +16,15 @@ from typing import Any
 import jsonschema
 import pandas as pd
 
-from ipa_energy.analysis.aggregate import CELL, evidence_of, has_flag, usable
+from ipa_energy.analysis.aggregate import CELL, evidence_of, usable
+from ipa_energy.analysis.caveats import counts, join_words, limitations
 from ipa_energy.analysis.coupling import FAMILIES
-from ipa_energy.analysis.tables import knob_columns
 from ipa_energy.files import write_text
-from ipa_energy.plan import GRID
 
 SCHEMA_VERSION = 1
 SCHEMA_FILE = Path(__file__).resolve().parents[3] / "config" / "schemas" / "verdict.schema.json"
 
 COUPLED, DECOUPLED, INCONCLUSIVE = "coupled", "decoupled", "inconclusive"
-
-NARROW_SPAN = 1.2
-"""A metric whose largest value is less than this times its smallest says little about what a wider range would show."""
 
 NO_EVIDENCE = (
     "No evidence: the energy is estimated from busy core time. Such a model makes energy follow busy time by "
@@ -127,11 +123,11 @@ def make_verdict(
         "evidence": evidence_of(chosen["evidence"]),
         "weights": sorted(set(chosen["weights"])),
         "hosts": sorted(set(chosen["host"])),
-        "counts": _counts(measurements, refused, rule["drop_flags"]),
+        "counts": counts(measurements, refused, rule["drop_flags"]),
         "refused": refused.to_dict("records"),
         "rule": rule,
         "cells": cells,
-        "limitations": _limitations(measurements, chosen, cells),
+        "limitations": limitations(measurements, chosen, cells),
     }
 
 
@@ -141,9 +137,9 @@ def _cell(pairs: pd.DataFrame) -> dict[str, Any]:
     decisions = {name: family["decision"] for name, family in families.items()}
     coupled = [name for name, decision in decisions.items() if decision == COUPLED]
     if coupled:
-        decision, reason = COUPLED, f"coupled with {_and(coupled)}"
+        decision, reason = COUPLED, f"coupled with {join_words(coupled)}"
     elif all(value == DECOUPLED for value in decisions.values()):
-        decision, reason = DECOUPLED, f"decoupled from {_and(list(FAMILIES))}"
+        decision, reason = DECOUPLED, f"decoupled from {join_words(list(FAMILIES))}"
     else:
         decision, reason = INCONCLUSIVE, "; ".join(_open_questions(families))
     evidence = evidence_of(pairs["evidence"])
@@ -173,7 +169,7 @@ def _open_questions(families: Mapping[str, Mapping[str, str]]) -> list[str]:
     for name, family in families.items():
         if family["decision"] == INCONCLUSIVE:
             reasons.setdefault(family["reason"], []).append(name)
-    return [f"{_and(names)}: {text}" for text, names in reasons.items()]
+    return [f"{join_words(names)}: {text}" for text, names in reasons.items()]
 
 
 def _pair(row: Mapping[Any, Any]) -> dict[str, Any]:
@@ -219,7 +215,7 @@ def _answer(cells: list[dict[str, Any]], decision: str, no_evidence: bool) -> st
         groups.setdefault((cell["decision"], kind, _phrase(cell)), []).append(place)
     where: dict[str, list[str]] = {COUPLED: [], DECOUPLED: [], INCONCLUSIVE: []}
     for (found, kind, phrase), places in groups.items():
-        where[found].append(f"{kind} energy{f' ({_and(places)})' if told_apart else ''} is {phrase}")
+        where[found].append(f"{kind} energy{f' ({join_words(places)})' if told_apart else ''} is {phrase}")
     if no_evidence:
         text = "No evidence, as the energy is estimated and its model follows busy time by construction."
     elif decision == COUPLED:
@@ -241,79 +237,7 @@ def _phrase(cell: Mapping[str, Any]) -> str:
     questions = _open_questions(cell["families"])
     if len(questions) == 1:
         return f"inconclusive ({questions[0]})"
-    return f"inconclusive on {_and([n for n, f in cell['families'].items() if f['decision'] == INCONCLUSIVE])}"
-
-
-def _and(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _counts(measurements: pd.DataFrame, refused: pd.DataFrame, drop_flags: list[str]) -> dict[str, Any]:
-    ok = measurements["state"] == "ok"
-    in_grid = measurements["role"] == GRID
-    flags = measurements.loc[ok, "flags"].dropna().str.split(";").explode().value_counts().sort_index()
-    return {
-        "recorded": len(measurements),
-        "grid": int(in_grid.sum()),
-        "anchors": int((~in_grid).sum()),
-        "ok": int(ok.sum()),
-        "failed": int((measurements["state"] == "failed").sum()),
-        "not_run": int((measurements["state"] == "not_run").sum()),
-        "refused": len(refused),
-        "flagged": int((ok & measurements["flags"].notna()).sum()),
-        "flags": {str(flag): int(count) for flag, count in flags.items()},
-        "dropped": int((ok & in_grid & has_flag(measurements, drop_flags)).sum()),
-        "dropped_by_flag": {f: int((ok & in_grid & has_flag(measurements, [f])).sum()) for f in drop_flags},
-        "usable": int(usable(measurements, drop_flags).sum()),
-    }
-
-
-def _limitations(measurements: pd.DataFrame, chosen: pd.DataFrame, cells: list[dict[str, Any]]) -> list[str]:
-    """What a reader must know before leaning on the answer."""
-    notes = [
-        "Pairwise evidence only: whether accuracy, latency and cost together explain energy, whether energy adds "
-        "Pareto-optimal configurations, and what an energy-aware choice would save is not examined in this version."
-    ]
-    narrow: dict[str, list[str]] = {}
-    for cell in cells:
-        for pair in cell["pairs"]:
-            low, high = pair["metric_min"], pair["metric_max"]
-            if low is not None and pair["family"] and 0 <= high < NARROW_SPAN * low:
-                narrow.setdefault(f"{pair['metric']} spans only {low:.4g} to {high:.4g}", []).append(cell["workload"])
-    for text, workloads in narrow.items():
-        notes.append(
-            f"Range restriction: {text} (workload {_and(list(dict.fromkeys(workloads)))}), less than a factor of "
-            f"{NARROW_SPAN:g}; a wider grid could show a coupling that this one hides."
-        )
-    if "random" in set(chosen["weights"]):
-        notes.append(
-            "Random weights ran: accuracies are the published figures of the trained models, not of the weights run."
-        )
-    if chosen["host"].nunique() == 1:
-        notes.append(f"One host ({chosen['host'].iloc[0]}): nothing here shows that the answer holds on another.")
-    kinds = set(chosen["evidence"].dropna())
-    if "mixed" in kinds or {"measured", "estimated"} <= kinds:
-        notes.append("Some of the energy is estimated: the estimated part follows busy time by construction.")
-    notes += _inconsistencies(chosen)
-    lost = measurements[(measurements["role"] == GRID) & (measurements["state"] != "ok")]["configuration"].nunique()
-    if lost:
-        notes.append(
-            f"{lost} of {measurements['configuration'].nunique()} configurations failed or did not run at least once."
-        )
-    return notes
-
-
-def _inconsistencies(chosen: pd.DataFrame) -> list[str]:
-    """Records that were put together although they were not measured in the same way."""
-    notes = []
-    for workload, group in chosen.groupby("workload", sort=True):
-        if (count := group["workload_settings"].nunique()) > 1:
-            notes.append(f"Workload {workload} was measured with {count} different settings under one name.")
-    if (count := chosen["protocol_digest"].nunique()) > 1:
-        notes.append(f"The records were made by {count} versions of the measuring code.")
-    if not chosen.empty and chosen[knob_columns(chosen)].nunique().max() < 2:
-        notes.append("No knob varies: there is a single configuration.")
-    return notes
+    return f"inconclusive on {join_words([n for n, f in cell['families'].items() if f['decision'] == INCONCLUSIVE])}"
 
 
 @lru_cache(maxsize=1)

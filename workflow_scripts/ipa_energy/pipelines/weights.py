@@ -93,6 +93,19 @@ def fetch(variant: str, folder: str | Path) -> Path:
     return path
 
 
+def provide(variant: str, decision: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
+    """Have the weights of ``variant`` at hand under the run's ``decision``; what identifies them, JSON-ready.
+
+    Raises :class:`WeightsError` when pretrained weights can't be had (a variant added to the grid after the decision).
+    """
+    if decision["weights"] == "random":
+        return {"variant": variant, "weights": "random", "seed": decision["seed"]}
+    path = fetch(variant, folder)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"variant": variant, "weights": "pretrained", "file": path.name, "sha256": digest}
+
+
 def load_model(task: str, variant: str, weights: Weights) -> nn.Module:
     """Build ``variant``, fill it with ``weights`` and return it in eval mode, on the CPU, in fp32.
 

@@ -1,0 +1,73 @@
+"""The scripts from records to summary, one after the other over files, as the workflow's rules call them."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+from ipa_energy.analysis import tables
+from ipa_energy.study import load_study
+from synthetic_records import PRICES, synthetic_study, video_grid, write_damaged, write_study
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "workflow_scripts"
+GRID = {"stages": {"detect": {"variant": ["ssd300_vgg16"]}, "classify": {"variant": ["resnet18"]}}}
+SMALL = video_grid(classifiers=("resnet18", "resnet50"), batches=(1, 4))
+
+
+def main_of(name):
+    spec = importlib.util.spec_from_file_location(f"script_{name}", SCRIPTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def analyse(folder, paths, workload="saturated"):
+    """Run all scripts with the default settings of the config; returns the paths of what they wrote."""
+    analysis = load_study({"experiment": "x", "grid": GRID}).settings["analysis"] | {"bootstrap": 100}
+    out = {name: str(folder / f"{name}.csv") for name in ("measurements", "configurations", "anchors", "refused")}
+    main_of("aggregate_records")([str(path) for path in paths], out, PRICES, analysis)
+    judged = {"pairwise": "pairwise.csv", "page": "pairwise.html", "verdict": "verdict.json"}
+    judged = {name: str(folder / file) for name, file in judged.items()}
+    main_of("analyse_coupling")(out, judged, experiment="x", analysis=analysis, seed=0)
+    figures = {"effects": "effects.csv"} | {
+        f"{figure}_{kind}": f"{figure}.{kind}" for figure in ("effects", "energy") for kind in ("svg", "png")
+    }
+    figures = {name: str(folder / file) for name, file in figures.items()}
+    main_of("draw_figures")(out | judged, figures, workload=workload, confidence=0.95)
+    main_of("summarise")(judged["verdict"], str(folder / "summary.txt"))
+    return out | judged | figures
+
+
+def test_good_and_bad_records_give_tables_verdict_figures_and_summary(tmp_path):
+    records = synthetic_study("coupled", SMALL, blocks=2, anchor=True)
+    good = write_study(tmp_path / "records", records)
+    bad = write_damaged(tmp_path / "records" / "bad", records[0])
+    out = analyse(tmp_path, [*bad, *good])
+    assert all(Path(path).stat().st_size > 0 for path in out.values())
+    assert len(tables.read_csv(out["measurements"])) == len(records)
+    assert len(tables.read_csv(out["configurations"])) == len(SMALL)
+    assert len(tables.read_csv(out["anchors"])) == 4
+    assert tables.read_csv(out["refused"])["path"].tolist() == [str(path) for path in bad]
+    judged = json.loads(Path(out["verdict"]).read_text())
+    assert judged["decision"] == "coupled"
+    assert judged["counts"]["refused"] == len(bad)
+    page = Path(out["page"]).read_text()
+    assert "http" not in page  # the report must work offline
+    assert "latency_p99" in page
+    assert judged["answer"] in (tmp_path / "summary.txt").read_text()
+
+
+@pytest.mark.parametrize("state", ["failed", "not_run"])
+def test_a_study_without_a_single_figure_still_gives_every_file(tmp_path, state):
+    paths = write_study(
+        tmp_path / "records", synthetic_study("coupled", SMALL[:2], blocks=1, state=state, weights=None)
+    )
+    out = analyse(tmp_path, paths)
+    assert all(Path(path).is_file() for path in out.values())
+    assert "No answer" in (tmp_path / "summary.txt").read_text()
+
+
+def test_an_empty_folder_and_a_workload_that_nobody_measured_still_give_every_file(tmp_path):
+    out = analyse(tmp_path, [], workload="elsewhere")
+    assert all(Path(path).is_file() for path in out.values())
+    assert Path(out["refused"]).read_text() == "path,reason\n"

@@ -1,0 +1,91 @@
+"""What stands beside a verdict: how many records it rests on, and what a reader must know before leaning on it.
+
+The measurements table and the judged cells go in; counts and plain sentences come out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from ipa_energy.analysis.aggregate import has_flag, usable
+from ipa_energy.analysis.tables import knob_columns
+from ipa_energy.plan import GRID
+
+NARROW_SPAN = 1.2
+"""A metric whose largest value is less than this times its smallest says little about what a wider range would show."""
+
+
+def join_words(names: list[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def counts(measurements: pd.DataFrame, refused: pd.DataFrame, drop_flags: list[str]) -> dict[str, Any]:
+    """How many records there are of each kind; ``dropped`` and ``usable`` are about the grid, without anchors."""
+    ok = measurements["state"] == "ok"
+    in_grid = measurements["role"] == GRID
+    flags = measurements.loc[ok, "flags"].dropna().str.split(";").explode().value_counts().sort_index()
+    return {
+        "recorded": len(measurements),
+        "grid": int(in_grid.sum()),
+        "anchors": int((~in_grid).sum()),
+        "ok": int(ok.sum()),
+        "failed": int((measurements["state"] == "failed").sum()),
+        "not_run": int((measurements["state"] == "not_run").sum()),
+        "refused": len(refused),
+        "flagged": int((ok & measurements["flags"].notna()).sum()),
+        "flags": {str(flag): int(count) for flag, count in flags.items()},
+        "dropped": int((ok & in_grid & has_flag(measurements, drop_flags)).sum()),
+        "dropped_by_flag": {f: int((ok & in_grid & has_flag(measurements, [f])).sum()) for f in drop_flags},
+        "usable": int(usable(measurements, drop_flags).sum()),
+    }
+
+
+def limitations(measurements: pd.DataFrame, chosen: pd.DataFrame, cells: list[dict[str, Any]]) -> list[str]:
+    """What a reader must know before leaning on the answer."""
+    notes = [
+        "Pairwise evidence only: whether accuracy, latency and cost together explain energy, whether energy adds "
+        "Pareto-optimal configurations, and what an energy-aware choice would save is not examined in this version."
+    ]
+    narrow: dict[str, list[str]] = {}
+    for cell in cells:
+        for pair in cell["pairs"]:
+            low, high = pair["metric_min"], pair["metric_max"]
+            if low is not None and pair["family"] and 0 <= high < NARROW_SPAN * low:
+                narrow.setdefault(f"{pair['metric']} spans only {low:.4g} to {high:.4g}", []).append(cell["workload"])
+    for text, workloads in narrow.items():
+        notes.append(
+            f"Range restriction: {text} (workload {join_words(list(dict.fromkeys(workloads)))}), less than a factor of "
+            f"{NARROW_SPAN:g}; a wider grid could show a coupling that this one hides."
+        )
+    if "random" in set(chosen["weights"]):
+        notes.append(
+            "Random weights ran: accuracies are the published figures of the trained models, not of the weights run."
+        )
+    if chosen["host"].nunique() == 1:
+        notes.append(f"One host ({chosen['host'].iloc[0]}): nothing here shows that the answer holds on another.")
+    kinds = set(chosen["evidence"].dropna())
+    if "mixed" in kinds or {"measured", "estimated"} <= kinds:
+        notes.append("Some of the energy is estimated: the estimated part follows busy time by construction.")
+    notes += _inconsistencies(chosen)
+    lost = measurements[(measurements["role"] == GRID) & (measurements["state"] != "ok")]["configuration"].nunique()
+    if lost:
+        notes.append(
+            f"{lost} of {measurements['configuration'].nunique()} configurations failed or did not run at least once."
+        )
+    return notes
+
+
+def _inconsistencies(chosen: pd.DataFrame) -> list[str]:
+    """Records that were put together although they were not measured in the same way."""
+    notes = []
+    for workload, group in chosen.groupby("workload", sort=True):
+        if (count := group["workload_settings"].nunique()) > 1:
+            notes.append(f"Workload {workload} was measured with {count} different settings under one name.")
+    if (count := chosen["protocol_digest"].nunique()) > 1:
+        notes.append(f"The records were made by {count} versions of the measuring code.")
+    if not chosen.empty and chosen[knob_columns(chosen)].nunique().max() < 2:
+        notes.append("No knob varies: there is a single configuration.")
+    return notes

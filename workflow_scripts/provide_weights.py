@@ -1,0 +1,13 @@
+"""Have the weights of one variant at hand: from the run's decision, a file that names them and their hash."""
+
+import json
+
+from ipa_energy.files import write_text
+from ipa_energy.job import decided_weights
+from ipa_energy.joblog import redirect_to
+from ipa_energy.pipelines.weights import provide
+
+if __name__ == "__main__":
+    redirect_to(snakemake.log[0])
+    facts = provide(snakemake.wildcards.variant, decided_weights(snakemake.input[0]), snakemake.params.folder)
+    write_text(snakemake.output[0], json.dumps(facts, indent=2) + "\n")
