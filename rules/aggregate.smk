@@ -15,9 +15,13 @@ rule aggregate_records:
         refused="results/{experiment}/refused.csv",
     log:
         "logs/{experiment}/aggregate_records.log",
+    conda:
+        "../environment.yaml"
     threads: 1
     params:
         prices=study.settings["prices"],
         analysis={key: study.settings["analysis"][key] for key in ("confidence", "drop_flags")},
+    message:
+        "Make the tables of experiment {wildcards.experiment}"
     script:
         "../workflow_scripts/aggregate_records.py"

@@ -1,8 +1,8 @@
-import os
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+from ipa_energy import owner
 from ipa_energy.digest import protocol_digest
 from ipa_energy.job import measuring_settings
 from ipa_energy.layout import record_path
@@ -10,7 +10,7 @@ from ipa_energy.pipelines.frames import frames_digest
 from ipa_energy.study import ConfigError, load_study
 
 # Jobs watch the workflow by this and end with it, also under kill -9.
-os.environ["IPA_ENERGY_WORKFLOW_PID"] = str(os.getpid())
+owner.claim()
 
 try:
     study = load_study(config)
@@ -46,7 +46,11 @@ def records_of(wildcards):
 
 def plan_of(wildcards):
     """The plan of a study that is measured here; nothing for records from elsewhere."""
-    return [] if study.settings["records"] is not None else [f"results/{wildcards.experiment}/plan.csv"]
+    return (
+        []
+        if study.settings["records"] is not None
+        else [f"results/{wildcards.experiment}/plan.csv"]
+    )
 
 
 def measurement_of(wildcards):

@@ -13,10 +13,14 @@ rule analyse_coupling:
         verdict="results/{experiment}/verdict.json",
     log:
         "logs/{experiment}/analyse_coupling.log",
+    conda:
+        "../environment.yaml"
     threads: 1
     params:
         analysis=study.settings["analysis"],
         seed=study.settings["seed"],
+    message:
+        "Relate energy to the other metrics of experiment {wildcards.experiment}"
     script:
         "../workflow_scripts/analyse_coupling.py"
 
@@ -33,6 +37,10 @@ rule summarise:
         ),
     log:
         "logs/{experiment}/summarise.log",
+    conda:
+        "../environment.yaml"
     threads: 1
+    message:
+        "Summarise experiment {wildcards.experiment}"
     script:
         "../workflow_scripts/summarise.py"

@@ -20,8 +20,12 @@ rule draw_figures:
         energy_png="results/{experiment}/figures/energy_against_metrics.{workload}.png",
     log:
         "logs/{experiment}/draw_figures/{workload}.log",
+    conda:
+        "../environment.yaml"
     threads: 1
     params:
         confidence=study.settings["analysis"]["confidence"],
+    message:
+        "Draw the figures of workload {wildcards.workload}"
     script:
         "../workflow_scripts/draw_figures.py"

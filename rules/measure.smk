@@ -5,7 +5,6 @@ rule make_plan:
         "logs/{experiment}/make_plan.log",
     conda:
         "../environment.yaml"
-    threads: 1
     params:
         grid=study.settings["grid"],
         workloads=list(study.workloads),

@@ -7,18 +7,18 @@ rule prepare_weights:
         "results/{experiment}/weights.json",
     log:
         "logs/{experiment}/prepare_weights.log",
-    conda:
-        "../environment.yaml"
-    message:
-        "Decide on the weights of experiment {wildcards.experiment}"
+    priority: before_measuring
     # It may download, which compute nodes of a cluster often can't.
     localrule: True
-    priority: before_measuring
+    conda:
+        "../environment.yaml"
     # The variants are not among the params: a grid that grows keeps the decision and so its measurements.
     params:
         wanted=study.settings["weights"],
         seed=study.settings["seed"],
         folder="resources/weights",
+    message:
+        "Decide on the weights of experiment {wildcards.experiment}"
     script:
         "../workflow_scripts/prepare_weights.py"
 
@@ -30,14 +30,14 @@ rule provide_weights:
         "results/{experiment}/weights/{variant}.json",
     log:
         "logs/{experiment}/provide_weights/{variant}.log",
+    priority: before_measuring
+    localrule: True
     conda:
         "../environment.yaml"
-    message:
-        "Provide the weights of {wildcards.variant}"
-    localrule: True
-    priority: before_measuring
     params:
         folder="resources/weights",
+    message:
+        "Provide the weights of {wildcards.variant}"
     script:
         "../workflow_scripts/provide_weights.py"
 
@@ -48,15 +48,15 @@ rule prepare_frames:
         digest="results/{experiment}/frames.json",
     log:
         "logs/{experiment}/prepare_frames.log",
+    priority: before_measuring
     conda:
         "../environment.yaml"
-    message:
-        "Cut the frames of experiment {wildcards.experiment}"
-    priority: before_measuring
     params:
         frames=study.settings["frames"],
         seed=study.settings["seed"],
         # Names and sizes of the pictures, so that a changed folder makes new frames.
         digest=frames_digest(study.settings),
+    message:
+        "Cut the frames of experiment {wildcards.experiment}"
     script:
         "../workflow_scripts/prepare_frames.py"

@@ -1,4 +1,4 @@
-"""Fixtures of the workflow tests: a checkout of the project that may be edited, and runs of the real Snakemake in it."""
+"""Fixtures of the workflow tests: a checkout that may be edited, and runs of the real Snakemake in it."""
 
 import os
 import shutil
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from tiny import tiny_config
 
 ROOT = Path(__file__).parents[1]

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from ipa_energy.analysis import association
 from scipy import stats
 from sklearn.isotonic import IsotonicRegression
+
+from ipa_energy.analysis import association
 
 numbers = st.integers(-20, 20)
 samples = st.integers(3, 12).flatmap(

@@ -6,10 +6,11 @@ import random
 from pathlib import Path
 
 import pytest
+from statsmodels.stats.multitest import multipletests
+
 from ipa_energy.analysis import coupling, tables, verdict
 from ipa_energy.analysis.summary import MAX_LINES, summary
 from ipa_energy.record import Reading
-from statsmodels.stats.multitest import multipletests
 from synthetic_records import PRICES, make_record, synthetic_study, video_grid
 
 RULE = {

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+
 from ipa_energy.analysis import aggregate, effects, tables
 from ipa_energy.record import Reading
 from synthetic_records import PRICES, make_record, video_grid

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from ipa_energy.analysis import tables
 from ipa_energy.study import load_study
 from synthetic_records import PRICES, synthetic_study, video_grid, write_damaged, write_study

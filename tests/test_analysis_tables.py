@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
+from statsmodels.stats.weightstats import DescrStatsW
+
 from ipa_energy.analysis import aggregate, tables
 from ipa_energy.plan import GRID
 from ipa_energy.record import Reading, read_records
-from scipy import stats
-from statsmodels.stats.weightstats import DescrStatsW
 from synthetic_records import (
     PRICES,
     make_record,

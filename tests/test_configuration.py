@@ -33,9 +33,7 @@ MINIMAL = {
 }
 
 names = st.text("abcdefghijklmnopqrstuvwxyz0123456789_", min_size=1, max_size=40)
-stage_knobs = st.builds(
-    StageKnobs, names, names, st.integers(1, 4096), st.integers(1, 256), st.integers(1, 1024)
-)
+stage_knobs = st.builds(StageKnobs, names, names, st.integers(1, 4096), st.integers(1, 256), st.integers(1, 1024))
 configurations = st.builds(
     Configuration,
     names,

@@ -143,7 +143,12 @@ def test_each_gate_raises_its_flag_alone(change, flag):
 
 
 def test_readings_the_machine_does_not_give_raise_nothing():
-    change = {"throttle_counts": (None, None), "idle_before_w": None, "throughput_drift": None, "coarsest_period_s": None}
+    change = {
+        "throttle_counts": (None, None),
+        "idle_before_w": None,
+        "throughput_drift": None,
+        "coarsest_period_s": None,
+    }
     seen = gates.Observations(**({f: getattr(QUIET, f) for f in QUIET.__dataclass_fields__} | change))
     assert gates.raised(seen, DEFAULTS) == []
 

@@ -4,10 +4,11 @@ from functools import lru_cache
 from pathlib import Path
 
 import pytest
+from matplotlib.text import Text
+
 from ipa_energy.analysis import aggregate, coupling, effects, tables
 from ipa_energy.figures import energy_against_metrics, knob_effects, style
 from ipa_energy.record import Reading
-from matplotlib.text import Text
 from synthetic_records import PRICES, make_record, synthetic_study, video_grid
 
 SMALL = video_grid(classifiers=("resnet18", "resnet50"), batches=(1,))

@@ -5,6 +5,7 @@ import sys
 
 import psutil
 import pytest
+
 from ipa_energy.meters import open_meters
 from ipa_energy.meters.estimate import TICK_S, EstimateMeter, busy_core_s
 

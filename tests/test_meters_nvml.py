@@ -8,6 +8,7 @@ import os
 import time
 
 import pytest
+
 from ipa_energy.meters.base import MeterUnavailable
 from ipa_energy.meters.visible_devices import visible_gpus
 from meter_fixtures import STUBS, build_nvml_stub, run_python

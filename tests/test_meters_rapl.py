@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from ipa_energy.meters.base import MeterUnavailable
 from ipa_energy.meters.powercap import find_zones
 from ipa_energy.meters.rapl import RaplMeter

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import pytest
+
 from ipa_energy.meters.base import Domain, Energy, PowerSample
 from ipa_energy.meters.estimate import EstimateMeter
 from ipa_energy.meters.recorder import Recorder

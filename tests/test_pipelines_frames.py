@@ -1,5 +1,7 @@
 """The photographs that requests carry."""
 
+import hashlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +28,7 @@ def settings(source, **changes):
 
 
 def colours(made) -> set[str]:
-    return {"red green blue".split()[int(frame.mean(axis=(0, 1)).argmax())] for frame in made}
+    return {("red", "green", "blue")[int(frame.mean(axis=(0, 1)).argmax())] for frame in made}
 
 
 def test_bundled_frames_have_the_asked_shape_and_look_like_photographs() -> None:
@@ -66,10 +68,7 @@ def test_all_pictures_of_a_folder_take_turns(folder) -> None:
 @pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "P", "I;16", "1", "LA"])
 def test_pictures_of_any_mode_become_rgb(tmp_path, mode) -> None:
     grey = Image.fromarray(np.tile(np.linspace(0, 255, 64).astype(np.uint8), (48, 1)))
-    if mode == "I;16":
-        grey = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
-    else:
-        grey = grey.convert(mode)
+    grey = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257) if mode == "I;16" else grey.convert(mode)
     grey.save(tmp_path / ("x.tif" if mode in ("CMYK", "I;16") else "x.png"))
     made = make_frames(str(tmp_path), 1, 64, 48, seed=0)
     assert made.shape == (1, 48, 64, 3)
@@ -133,15 +132,18 @@ def test_the_digest_follows_settings_seed_and_the_pictures_of_the_folder(folder)
     assert before != frames_digest(settings(folder))
 
 
-def test_frames_are_made_and_saved_without_torch(tmp_path) -> None:
+def test_the_script_saves_frames_and_their_hash_without_torch(tmp_path) -> None:
     script = Path(__file__).parents[1] / "workflow_scripts" / "prepare_frames.py"
-    code = (
-        f"import runpy, sys; main = runpy.run_path({str(script)!r})['main']\n"
-        f"main({{'source': 'bundled', 'count': 2, 'width': 64, 'height': 48}}, 3, {str(tmp_path / 'frames.npy')!r})\n"
-        "print('torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
-    assert [path.name for path in tmp_path.iterdir()] == ["frames.npy"]
-    saved = np.load(tmp_path / "frames.npy", mmap_mode="r")
+    code = f"""
+import runpy, sys
+from types import SimpleNamespace as Space
+frames = {{"source": "bundled", "count": 2, "width": 64, "height": 48}}
+job = Space(log=["job.log"], params=Space(frames=frames, seed=3), output=Space(frames="f.npy", digest="f.json"))
+runpy.run_path({str(script)!r}, init_globals={{"snakemake": job}}, run_name="__main__")
+sys.exit("torch" in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f.json", "f.npy", "job.log"]
+    saved = np.load(tmp_path / "f.npy", mmap_mode="r")
     np.testing.assert_array_equal(saved, make_frames("bundled", 2, 64, 48, 3))
+    assert json.loads((tmp_path / "f.json").read_text())["sha256"] == hashlib.sha256(saved.tobytes()).hexdigest()

@@ -37,8 +37,8 @@ def frames(tmp_path_factory):
     return np.load(path, mmap_mode="r")
 
 
-def setup(stage, variant, crops=2, batch=3, precision="fp32", device="cpu"):
-    return StageSetup(StageKnobs(stage, variant, batch, 1, 1), device, precision, WEIGHTS, crops)
+def setup(stage, variant, crops=2, precision="fp32"):
+    return StageSetup(StageKnobs(stage, variant, 3, 1, 1), "cpu", precision, WEIGHTS, crops)
 
 
 def rows(*values):
@@ -50,7 +50,7 @@ def output(stage, slots, crops=2, fill=77):
     return np.full((slots, *buffer.shape), fill, dtype=buffer.dtype)
 
 
-def detect(frames, variant, sources, slots, crops=2, precision="fp32"):
+def detect(frames, variant, sources, slots, *, crops=2, precision="fp32"):
     crops_out = output("detect", 6, crops)
     runner = VIDEO.build_runner(setup("detect", variant, crops, precision=precision), frames, crops_out)
     return crops_out, runner(rows(*sources), rows(*slots))

@@ -1,8 +1,6 @@
 """Deciding on weights, fetching and loading them: real files, torch hub's own download and hash check, no internet."""
 
 import hashlib
-import json
-import runpy
 from pathlib import Path
 
 import pytest
@@ -168,17 +166,26 @@ def test_another_wish_is_refused() -> None:
         decide(GRID, "best", "nowhere", 0)
 
 
-def test_the_same_decision_is_the_same_file_whichever_variants_led_to_it(offline, tmp_path) -> None:
-    script = Path(__file__).parents[1] / "workflow_scripts" / "prepare_weights.py"
-    main = runpy.run_path(str(script))["main"]
-    offline("ssdlite320_mobilenet_v3_large", "squeezenet1_1", "resnet18")
-    written = []
-    for number, variants in enumerate((["squeezenet1_1"], ["resnet18", "squeezenet1_1"])):
-        path = tmp_path / f"{number}.json"
-        main({"classify": variants}, "auto", str(tmp_path / "weights"), 9, str(path))
-        written.append(path.read_bytes())
-    assert written[0] == written[1]
-    assert json.loads(written[0])["weights"] == "random"
+def test_the_decision_is_the_same_whichever_variants_led_to_it(offline, server, tmp_path) -> None:
+    offline("ssdlite320_mobilenet_v3_large", "resnet18")
+    assert decide(GRID, "auto", tmp_path, 9) == decide({"classify": ["resnet18"]}, "auto", tmp_path, 9)
+    server("squeezenet1_1")
+    server("shufflenet_v2_x0_5")
+    one, other = ["squeezenet1_1"], ["shufflenet_v2_x0_5", "squeezenet1_1"]
+    assert decide({"classify": one}, "auto", tmp_path, 9) == decide({"classify": other}, "pretrained", tmp_path, 9)
+
+
+def test_a_provided_variant_is_identified_by_what_its_weights_are(server, tmp_path) -> None:
+    random_weights = weights.provide("squeezenet1_1", {"weights": "random", "seed": 4, "reason": ""}, tmp_path / "w")
+    assert random_weights == {"variant": "squeezenet1_1", "weights": "random", "seed": 4}
+    assert not (tmp_path / "w").exists()
+    file = server("squeezenet1_1")
+    assert weights.provide("squeezenet1_1", {"weights": "pretrained", "seed": None, "reason": ""}, tmp_path / "w") == {
+        "variant": "squeezenet1_1",
+        "weights": "pretrained",
+        "file": file.name,
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+    }
 
 
 def test_loading_never_downloads_and_names_the_missing_file(server, tmp_path) -> None:
@@ -191,7 +198,7 @@ def test_loading_never_downloads_and_names_the_missing_file(server, tmp_path) ->
 def test_a_weights_file_that_would_run_code_is_refused(server, tmp_path) -> None:
     file = server("squeezenet1_1")
     torch.save({"features.0.weight": Path("anything but tensors")}, file)
-    with pytest.raises(Exception, match="[Ww]eights.only"):
+    with pytest.raises(Exception, match=r"[Ww]eights.only"):
         load_model("classify", "squeezenet1_1", Weights("pretrained", 0, file.parent))
 
 

@@ -13,11 +13,12 @@ import numpy as np
 import psutil
 import pytest
 
+from ipa_energy.owner import OWNER_VARIABLE
 from ipa_energy.serving.arrivals import Workload, poisson_arrivals
 from ipa_energy.serving.batching import StageQueue
 from ipa_energy.serving.engine import Engine, Stage
 from ipa_energy.serving.journal import service_figures
-from ipa_energy.serving.processes import OWNER_VARIABLE, ReplicaPlan, Replicas, ServingError, connect_to_server
+from ipa_energy.serving.processes import ReplicaPlan, Replicas, ServingError, connect_to_server
 from ipa_energy.serving.shared import SharedArray
 
 FRAMES = 8
@@ -43,12 +44,18 @@ def serving(tmp_path, workload, *stages, max_wait_s=0.05):
             for replica in range(replicas):
                 cpus = (CORES[replica % len(CORES)],)
                 processes.start(
-                    ReplicaPlan(f"{name}/{replica}", cpus, f"toy_stages:{factory}", setup, arrays[number], arrays[number + 1])
+                    ReplicaPlan(
+                        f"{name}/{replica}", cpus, f"toy_stages:{factory}", setup, arrays[number], arrays[number + 1]
+                    )
                 )
         processes.wait_ready(60)
         engine = Engine(
             [
-                Stage(name, StageQueue(batch, max_wait_s), [r for r in processes.replicas if r.name.startswith(name + "/")])
+                Stage(
+                    name,
+                    StageQueue(batch, max_wait_s),
+                    [r for r in processes.replicas if r.name.startswith(name + "/")],
+                )
                 for name, _f, _s, batch, _r in stages
             ],
             processes,
@@ -144,14 +151,14 @@ def test_a_killed_replica_is_noticed_at_once_and_named(tmp_path):
 def test_an_exception_in_a_stage_names_replica_and_error(tmp_path):
     with (
         serving(tmp_path, Workload(4, None), ("a", "raiser", {"at": 3}, 1, 1)) as (engine, _, _arrays),
-        pytest.raises(ServingError, match="replica a/0 .* MemoryError: no room for 7 GiB"),
+        pytest.raises(ServingError, match=r"replica a/0 .* MemoryError: no room for 7 GiB"),
     ):
         engine.serve(until(engine, 100))
 
 
 def test_a_model_that_does_not_load_is_named(tmp_path):
     with (
-        pytest.raises(ServingError, match="replica a/0 .* RuntimeError: weights file is broken"),
+        pytest.raises(ServingError, match=r"replica a/0 .* RuntimeError: weights file is broken"),
         serving(tmp_path, Workload(4, None), ("a", "unloadable", {}, 1, 1)),
     ):
         pass
@@ -170,7 +177,8 @@ CHILD = """
     from pathlib import Path
     sys.path.insert(0, {tests!r})
     from test_serving_engine import serving, until
-    from ipa_energy.serving.arrivals import Workload
+    from ipa_energy.owner import OWNER_VARIABLE
+from ipa_energy.serving.arrivals import Workload
     stage = ("a", "sleeper", {{"service_s": 0.01}}, 1, 2)
     with serving(Path({tmp!r}), Workload(4, None), stage) as (engine, processes, _):
         engine.serve(until(engine, 4))

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from ipa_energy.host import available_cores
+from ipa_energy.owner import OWNER_VARIABLE
 from ipa_energy.record import fault, read_record
-from ipa_energy.serving.processes import OWNER_VARIABLE
 from ipa_energy.supervisor import in_words, run, why_not
 
 from tiny import descendants, living, tiny_config, tiny_job, wait_for  # isort: skip
@@ -140,7 +140,9 @@ def _supervise(tmp_path, window_s=20.0, **environment):
     log = (tmp_path / "log").open("w")
     supervisor = subprocess.Popen(arguments, stdout=log, stderr=log, env=os.environ | environment)
     wait_for(lambda: "window" in (tmp_path / "log").read_text())
-    (measuring,) = [p for p in psutil.Process(supervisor.pid).children() if "ipa_energy.measurement" in " ".join(p.cmdline())]
+    (measuring,) = [
+        p for p in psutil.Process(supervisor.pid).children() if "ipa_energy.measurement" in " ".join(p.cmdline())
+    ]
     replicas = [
         p.pid
         for p in psutil.process_iter(["cmdline", "ppid"])

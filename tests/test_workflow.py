@@ -1,6 +1,7 @@
 """The real workflow, run by the real Snakemake on a tiny grid of real models."""
 
 import csv
+import itertools
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import time
 import psutil
 import pytest
 import yaml
+
 from ipa_energy.record import read_record
 from ipa_energy.study import load_study
 
@@ -61,7 +63,7 @@ def test_measurements_follow_the_plan_one_at_a_time(finished):
     records = sorted((read_record(p) for p in checkout.records()), key=lambda r: r["window"]["start_monotonic_s"])
     ran = [(r["identity"]["workload"], r["identity"]["configuration_id"], r["identity"]["repetition"]) for r in records]
     assert ran == [(row["workload"], row["configuration"], row["repetition"]) for row in _plan(checkout)]
-    for before, after in zip(records, records[1:], strict=False):
+    for before, after in itertools.pairwise(records):
         assert before["window"]["end_monotonic_s"] < after["window"]["start_monotonic_s"]
 
 
@@ -79,7 +81,9 @@ def test_the_run_ends_with_a_summary_that_says_estimated(finished):
 def test_every_measurement_reports_itself_on_the_terminal(finished):
     _, output = finished
     for number in range(1, 9):
-        assert re.search(rf"^\[{number}/8\] video\+\S+ under saturated, .* J/request \(estimated\)", output, re.MULTILINE)
+        assert re.search(
+            rf"^\[{number}/8\] video\+\S+ under saturated, .* J/request \(estimated\)", output, re.MULTILINE
+        )
 
 
 def test_a_second_run_has_nothing_to_do(finished):
@@ -93,7 +97,13 @@ def test_touched_files_and_a_fresh_checkout_measure_nothing_again(finished):
     for folder in ("workflow_scripts", "rules", "config", "report"):
         for path in (checkout.folder / folder).rglob("*"):
             os.utime(path, (now, now))
-    for name in ("Snakefile", "results/tiny/plan.csv", "results/tiny/frames.npy", "results/tiny/weights.json", "results/tiny/frames.json"):
+    for name in (
+        "Snakefile",
+        "results/tiny/plan.csv",
+        "results/tiny/frames.npy",
+        "results/tiny/weights.json",
+        "results/tiny/frames.json",
+    ):
         os.utime(checkout.folder / name, (now, now))
     assert _measure_jobs(checkout.run("-n")) == 0
 
@@ -256,7 +266,7 @@ def test_a_killed_workflow_leaves_no_process_and_the_next_run_goes_on(checkout):
     stages["classify"]["batch"] = [1, 2, 3]
     checkout.configure(grid={"stages": stages})
     run = checkout.start()
-    wait_for(lambda: checkout.records(), 120)
+    wait_for(checkout.records, 120)
     _replicas_in_window(checkout, run.pid)
     ours = _all_of(run.pid)
     os.kill(run.pid, signal.SIGKILL)
@@ -264,7 +274,7 @@ def test_a_killed_workflow_leaves_no_process_and_the_next_run_goes_on(checkout):
     wait_for(lambda: not living(ours), 15)
     before = {path: path.read_bytes() for path in checkout.records()}
     assert len(before) == 1
-    assert not [p for p in (checkout.folder / "results").rglob("*.part")]
+    assert not list((checkout.folder / "results").rglob("*.part"))
 
     assert "unlock" in checkout.run(expect=1)
     checkout.run("--unlock")

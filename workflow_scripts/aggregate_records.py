@@ -32,4 +32,9 @@ def main(
 
 if __name__ == "__main__":
     redirect_to(snakemake.log[0])
-    main(list(snakemake.input.records), dict(snakemake.output.items()), snakemake.params.prices, snakemake.params.analysis)
+    main(
+        list(snakemake.input.records),
+        dict(snakemake.output.items()),
+        snakemake.params.prices,
+        snakemake.params.analysis,
+    )

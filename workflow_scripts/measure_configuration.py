@@ -1,4 +1,4 @@
-"""Measures one configuration under one workload once: job parameters, frames and weights in, a record and a trace out."""
+"""Measures one configuration under one workload once: job, frames and weights in, a record and a trace out."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ import sys
 from ipa_energy.configuration import configuration_from_dict
 from ipa_energy.job import Job
 from ipa_energy.joblog import redirect_to
-from ipa_energy.supervisor import WorkflowGone, in_words, run
+from ipa_energy.supervisor import WorkflowGoneError, in_words, run
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
 
     try:
         say(in_words(run(job, snakemake.output.record, say)))
-    except WorkflowGone as error:
+    except WorkflowGoneError as error:
         sys.exit(str(error))
 
 

@@ -39,7 +39,7 @@ class StageKnobs:
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """The knobs of the platform. A knob that stands at its default does not show in an id, so new knobs keep old ids."""
+    """The knobs of the platform. A knob at its default does not show in an id, so that new knobs keep old ids."""
 
     device: str = "cpu"
     precision: str = "fp32"
@@ -72,7 +72,9 @@ class Configuration:
         """Readable name made of knob values only; a valid file name, and the same whatever else is in the grid."""
         parts = [self.pipeline]
         parts += [f"{s.variant}-b{s.batch}-r{s.replicas}-t{s.threads}" for s in self.stages]
-        parts += [getattr(self.platform, k) for k in PLATFORM_KNOBS if getattr(self.platform, k) != getattr(Platform(), k)]
+        parts += [
+            getattr(self.platform, k) for k in PLATFORM_KNOBS if getattr(self.platform, k) != getattr(Platform(), k)
+        ]
         name = "+".join(parts)
         if len(name) <= MAX_ID_LENGTH:
             return name

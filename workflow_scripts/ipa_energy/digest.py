@@ -1,8 +1,8 @@
 """A digest of the code that decides what a measurement yields.
 
 Snakemake sees a script's time stamp, not its content, and no imported module at all. The measuring rule carries this
-digest as a parameter instead: a change of measuring code re-measures, whereas a touched file, a fresh checkout, a comment,
-a docstring or a formatting does not.
+digest as a parameter instead: a change of measuring code re-measures, whereas a touched file, a fresh checkout, a
+comment, a docstring or a formatting does not.
 """
 
 from __future__ import annotations
@@ -38,7 +38,11 @@ def _meaning(source: str) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
             first = node.body[0]
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
                 node.body = node.body[1:] or [ast.Pass()]
     return ast.unparse(tree)
 

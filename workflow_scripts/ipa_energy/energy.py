@@ -1,10 +1,10 @@
 """From the meters' readings to the ``energy`` section of a record: domains, totals, gross and net.
 
-A meter has its own window edges (it may wait for its counter to tick), so its figure is turned into mean power first and
-then into energy over the service window: ``gross_j = mean_w x window``. That holds in the steady state which the gates
-check. Net energy is gross less *bare* idle power times the window: what the models' presence costs belongs to the
-pipeline. A total is the sum over domains, each counted once; it is None as soon as one part of the system under test has
-no figure, because a sum with a part missing is not an energy of anything.
+A meter has its own window edges (it may wait for its counter to tick), so its figure is turned into mean power first
+and then into energy over the service window: ``gross_j = mean_w x window``. That holds in the steady state which the
+gates check. Net energy is gross less *bare* idle power times the window: what the models' presence costs belongs to the
+pipeline. A total is the sum over domains, each counted once; it is None as soon as one part of the system under test
+has no figure, because a sum with a part missing is not an energy of anything.
 """
 
 from __future__ import annotations

@@ -116,7 +116,9 @@ def _meter_flags(seen: Observations, gates: Mapping[str, Any]) -> list[Flag]:
 
 def raised(seen: Observations, gates: Mapping[str, Any]) -> list[Flag]:
     """The flags that ``seen`` raises under the thresholds ``gates`` (the config's section)."""
-    return _window_flags(seen, gates) + _load_flags(seen, gates) + _machine_flags(seen, gates) + _meter_flags(seen, gates)
+    return (
+        _window_flags(seen, gates) + _load_flags(seen, gates) + _machine_flags(seen, gates) + _meter_flags(seen, gates)
+    )
 
 
 RETRYABLE = frozenset({"foreign_cpu", "foreign_gpu", "missed_deadline"})

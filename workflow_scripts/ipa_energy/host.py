@@ -95,9 +95,9 @@ def _version(package: str) -> str | None:
 
 def _commit() -> str | None:
     folder = Path(__file__).resolve().parents[2]
-    git = ["git", "-C", str(folder)]
+    git = ["git", "-C", str(folder), "describe", "--always", "--dirty"]
     try:
-        done = subprocess.run([*git, "describe", "--always", "--dirty"], capture_output=True, text=True, timeout=10)
+        done = subprocess.run(git, check=False, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None

@@ -16,6 +16,4 @@ MEASURE_LOG = "logs/{experiment}/measure/{workload}/{configuration}/{repetition}
 
 def record_path(experiment: str, workload: str, configuration: str, repetition: str) -> str:
     """Path of the record of one measurement."""
-    return RECORD.format(
-        experiment=experiment, workload=workload, configuration=configuration, repetition=repetition
-    )
+    return RECORD.format(experiment=experiment, workload=workload, configuration=configuration, repetition=repetition)

@@ -1,8 +1,8 @@
 """The host's measurement lock: one measurement at a time on a machine, whoever runs it.
 
-A resource of the scheduler keeps the jobs of one workflow apart; only a lock of the operating system keeps two workflows
-apart, or an orphan of a killed one. It is an flock, so the kernel frees it with the process that holds it. The file says
-in words who holds it, for those who wait.
+A resource of the scheduler keeps the jobs of one workflow apart; only a lock of the operating system keeps two
+workflows apart, or an orphan of a killed one. It is an flock, so the kernel frees it with the process that holds it.
+The file says in words who holds it, for those who wait.
 """
 
 from __future__ import annotations

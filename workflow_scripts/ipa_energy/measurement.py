@@ -1,8 +1,8 @@
 """The protocol of one measurement, in the process that measures: from a job to a record.
 
 Bare idle -> load the models -> idle with models resident -> warm up until service times are steady -> window -> idle
-again -> quality gates -> record. The process serves (:mod:`.serving`) and reads the meters on a second thread; models run
-in replicas. It expects the host's lock to be held by its supervisor (:mod:`.supervisor`), and is run by it as
+again -> quality gates -> record. The process serves (:mod:`.serving`) and reads the meters on a second thread; models
+run in replicas. It expects the host's lock to be held by its supervisor (:mod:`.supervisor`), and is run by it as
 ``python -m ipa_energy.measurement JOB RESULT``.
 """
 
@@ -188,7 +188,7 @@ def _open_window(
         recorder.close()
         # The load goes on until the meters have their closing edges: the tail belongs to the window, not to idling.
         give_up_s = time.monotonic() + _EDGE_TIMEOUT_S
-        engine.serve(lambda now_s: recorder.finished or now_s >= give_up_s)
+        engine.serve(lambda now_s: recorder.finished.is_set() or now_s >= give_up_s)
     reading = recorder.result(timeout_s=_EDGE_TIMEOUT_S)
     return Window(
         begin_s,
@@ -233,9 +233,7 @@ def measure(job: Job, say: Callable[[str], None]) -> Record:
                 processes.wait_ready(_LOAD_TIMEOUT_S)
             with clock.phase("idle_resident"):
                 idle["resident"] = _idle(recorder, protocol["idle_resident_s"])
-            engine = Engine(
-                _stages(job, processes), processes, workload, frames=frames, slots=slots
-            )
+            engine = Engine(_stages(job, processes), processes, workload, frames=frames, slots=slots)
             pids = [os.getpid(), *(r.pid for r in processes.replicas)]
             with clock.phase("warm_up"):
                 steady = _warm_up(engine, job, workload.in_flight)
@@ -411,6 +409,7 @@ def main() -> None:
     arguments = parser.parse_args()
     die_with_parent(arguments.parent)
     job = job_from_json(arguments.job.read_text(encoding="utf-8"))
+    result: dict[str, Any]
     try:
         result = {"record": measure(job, lambda text: print(f"{time.monotonic():.3f} {text}", flush=True))}
     except ServingError as error:

@@ -22,7 +22,7 @@ GRID, ANCHOR_FIRST, ANCHOR_LAST = "grid", "anchor-first", "anchor-last"
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One job: a configuration under a workload, in a block (from 1), in a role, at a place in the run order (from 0)."""
+    """One job: a configuration under a workload, in a block (from 1), in a role, at a place in the order (from 0)."""
 
     configuration: Configuration
     workload: str

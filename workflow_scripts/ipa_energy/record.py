@@ -95,5 +95,5 @@ def read_records(paths: Iterable[str | Path]) -> Reading:
 
 
 def finite(value: float | None) -> float | None:
-    """``value``, or None where it is NaN or infinite: JSON knows neither, and a reader must not take one for a figure."""
+    """``value``, or None where it is NaN or infinite: JSON knows neither, and neither is a figure."""
     return None if value is None or not math.isfinite(value) else float(value)

@@ -70,17 +70,17 @@ def _fill_defaults(data: Any, schema: Mapping[str, Any]) -> Any:
 
 def _allowed(error: jsonschema.ValidationError) -> str:
     """What the schema allows at the place of an error, in words."""
-    schema = error.schema
+    schema: dict[str, Any] = dict(error.schema)  # type: ignore[arg-type]
+    wanted: Any = error.validator_value
     match error.validator:
         case "enum":
-            return "one of " + ", ".join(map(str, error.validator_value))
+            return "one of " + ", ".join(map(str, wanted))
         case "additionalProperties":
             return "only the keys " + ", ".join(sorted(schema.get("properties", {})))
         case "required":
-            return "all of the keys " + ", ".join(error.validator_value)
+            return "all of the keys " + ", ".join(wanted)
         case "type":
-            kinds = error.validator_value
-            return "a value of type " + (kinds if isinstance(kinds, str) else " or ".join(kinds))
+            return "a value of type " + (wanted if isinstance(wanted, str) else " or ".join(wanted))
         case "minItems":
             return "a list of at least one value"
         case "minProperties":
@@ -88,7 +88,7 @@ def _allowed(error: jsonschema.ValidationError) -> str:
         case "uniqueItems":
             return "each value only once"
         case "pattern":
-            return f"text that matches {error.validator_value}"
+            return f"text that matches {wanted}"
     words = {
         "minimum": "at least",
         "maximum": "at most",
@@ -144,7 +144,7 @@ def _workload_faults(workloads: Mapping[str, Mapping[str, Any]]) -> list[str]:
         if load["kind"] == "rate" and ("rate_rps" in load) == ("trace" in load):
             faults.append(f"workloads.{name} of kind rate has {sorted(load)}; allowed: exactly one of rate_rps, trace")
         if load["kind"] == "saturated" and ({"rate_rps", "trace"} & load.keys()):
-            faults.append(f"workloads.{name} of kind saturated has a rate; allowed: rate_rps and trace for kind rate only")
+            faults.append(f"workloads.{name} of kind saturated has a rate; allowed: rate_rps, trace for kind rate only")
         if "trace" in load and not Path(load["trace"]).is_file():
             faults.append(f"workloads.{name}.trace is {load['trace']!r}; allowed: an existing text file")
     return faults

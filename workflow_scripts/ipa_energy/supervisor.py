@@ -25,12 +25,12 @@ from ipa_energy import gates, host
 from ipa_energy.job import Job, decided_weights
 from ipa_energy.lock import measurement_lock
 from ipa_energy.measurement import accuracy_section, cost_section
+from ipa_energy.owner import owner_pid
 from ipa_energy.record import SCHEMA_VERSION, Record, write_record
-from ipa_energy.serving.processes import owner_pid
 from ipa_energy.trace import write_trace
 
 
-class WorkflowGone(RuntimeError):
+class WorkflowGoneError(RuntimeError):
     """The workflow that wanted this measurement is dead."""
 
 
@@ -66,7 +66,7 @@ def empty_record(job: Job, state: str, reason: str) -> Record:
 
 
 def _wait(child: subprocess.Popen[bytes], timeout_s: float) -> str | None:
-    """Wait for the child; why it has to be ended, or None when it ended by itself. Raises WorkflowGone."""
+    """Wait for the child; why it has to be ended, or None when it ended by itself. Raises WorkflowGoneError."""
     owner = owner_pid()
     with ExitStack() as stack:
         child_fd = os.pidfd_open(child.pid)
@@ -80,7 +80,7 @@ def _wait(child: subprocess.Popen[bytes], timeout_s: float) -> str | None:
         if child_fd in ready:
             return None
         if ready:
-            raise WorkflowGone(f"the workflow (process {owner}) ended during the measurement")
+            raise WorkflowGoneError(f"the workflow (process {owner}) ended during the measurement")
         return f"took longer than protocol.timeout_s = {timeout_s:g} s"
 
 
@@ -100,7 +100,8 @@ def _try_once(job: Job) -> Record:
     with tempfile.TemporaryDirectory(prefix="ipa-energy.") as folder:
         job_file, result = Path(folder, "job.json"), Path(folder, "result.json")
         job_file.write_text(job.to_json(), encoding="utf-8")
-        command = [sys.executable, "-m", "ipa_energy.measurement", str(job_file), str(result), f"--parent={os.getpid()}"]
+        command = [sys.executable, "-m", "ipa_energy.measurement", str(job_file), str(result)]
+        command += ["--parent", str(os.getpid())]
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, env=_environment())
         try:
             late = _wait(child, job.settings["protocol"]["timeout_s"])
@@ -123,7 +124,7 @@ def _disturbed(record: Record) -> bool:
 def run(job: Job, record_path: str, say: Callable[[str], None]) -> Record:
     """Measure ``job``, write its record to ``record_path`` (and its trace), and return the record.
 
-    ``say`` gets lines for people. Raises WorkflowGone, and OSError when nothing can be written.
+    ``say`` gets lines for people. Raises WorkflowGoneError, and OSError when nothing can be written.
     """
     reason = why_not(job)
     if reason:

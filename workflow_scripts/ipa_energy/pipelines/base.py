@@ -18,7 +18,7 @@ from ipa_energy.configuration import StageKnobs
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """Published accuracy of a variant: ``value`` is a fraction, ``metric`` its name, ``source`` where it is published."""
+    """Published accuracy of a variant: ``value`` is a fraction, ``metric`` its name, ``source`` its publication."""
 
     metric: str
     value: float

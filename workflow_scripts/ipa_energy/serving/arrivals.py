@@ -53,7 +53,9 @@ def read_trace(path: str | Path) -> list[int]:
         if not line.strip():
             continue
         if not line.strip().isdigit():
-            raise ValueError(f"{path}, line {number}: {line.strip()!r} is not a number of requests; allowed: 0, 1, 2, ...")
+            raise ValueError(
+                f"{path}, line {number}: {line.strip()!r} is not a number of requests; allowed: 0, 1, 2, ..."
+            )
         counts.append(int(line))
     if sum(counts) == 0:
         raise ValueError(f"{path}: holds no request; allowed: one count of requests a line, not all of them 0")

@@ -143,7 +143,9 @@ class Engine:
         times = [now_s + _LONGEST_WAIT_S]
         if self._next_arrival_s is not None:
             times.append(self._next_arrival_s)
-        times += [due for stage in self._stages if stage.free and (due := stage.queue.due_s()) is not None and due > now_s]
+        times += [
+            due for stage in self._stages if stage.free and (due := stage.queue.due_s()) is not None and due > now_s
+        ]
         return max(0.0, min(times) - now_s)
 
     def _collect(self, number: int, replica: Replica) -> None:

@@ -55,7 +55,14 @@ def _latency(values_s: np.ndarray[Any, Any]) -> dict[str, float | None]:
     if values_s.size == 0:
         return dict.fromkeys(("mean_s", "p50_s", "p90_s", "p95_s", "p99_s", "max_s"))
     p50, p90, p95, p99 = np.percentile(values_s, [50, 90, 95, 99])
-    figures = {"mean_s": values_s.mean(), "p50_s": p50, "p90_s": p90, "p95_s": p95, "p99_s": p99, "max_s": values_s.max()}
+    figures = {
+        "mean_s": values_s.mean(),
+        "p50_s": p50,
+        "p90_s": p90,
+        "p95_s": p95,
+        "p99_s": p99,
+        "max_s": values_s.max(),
+    }
     return {name: finite(float(value)) for name, value in figures.items()}
 
 
@@ -91,9 +98,7 @@ def stage_figures(
     ``utilisation`` is the share of the window during which its replicas were busy, from 0 to 1.
     """
     ended = [b for b in journal.batches if b.stage == stage and begin_s < b.end_s <= end_s]
-    busy_s = sum(
-        max(0.0, min(b.end_s, end_s) - max(b.begin_s, begin_s)) for b in journal.batches if b.stage == stage
-    )
+    busy_s = sum(max(0.0, min(b.end_s, end_s) - max(b.begin_s, begin_s)) for b in journal.batches if b.stage == stage)
     service_s = np.array([b.service_s for b in ended])
     queue_s = [r.taken_s[stage] - r.queued_s[stage] for r in completed_in(journal, begin_s, end_s)]
     mean_size = float(np.mean([b.size for b in ended])) if ended else None

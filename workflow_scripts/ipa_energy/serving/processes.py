@@ -18,12 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ipa_energy.owner import owner_pid
 from ipa_energy.serving import preload
 from ipa_energy.serving.replica import MAX_MESSAGE, describe_input
 from ipa_energy.serving.shared import SharedArray
-
-OWNER_VARIABLE = "IPA_ENERGY_WORKFLOW_PID"
-"""Environment variable with the process id of the workflow; the preload server lives as long as that process."""
 
 
 class ServingError(RuntimeError):
@@ -51,12 +49,6 @@ class Replica:
     pid: int
     control: socket.socket
     facts: dict[str, Any] | None = None
-
-
-def owner_pid() -> int:
-    """The workflow's process id where a workflow runs us, else our own."""
-    text = os.environ.get(OWNER_VARIABLE, "")
-    return int(text) if text.isdigit() and Path(f"/proc/{text}").exists() else os.getpid()
 
 
 def _started_at(pid: int) -> str:

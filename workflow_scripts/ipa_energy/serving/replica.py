@@ -1,8 +1,8 @@
 """A replica: one process that runs one stage on the batches it is given, from its own cores.
 
-It is forked by the preload server and talks with the engine over a socket: ``R`` + JSON when the model is loaded, then
-for every batch (two arrays of row numbers) ``D`` + begin, end (monotonic seconds) and filled crops, or ``E`` + JSON when
-the stage raised. It ends when the engine closes the socket.
+It is forked by the preload server and talks with the engine over a socket: ``R`` + JSON when the model is loaded,
+then for every batch (two arrays of row numbers) ``D`` + begin, end (monotonic seconds) and filled crops, or ``E`` +
+JSON when the stage raised. It ends when the engine closes the socket.
 """
 
 from __future__ import annotations

@@ -1,0 +1,8 @@
+"""Run all benchmarks, one after the other, on an otherwise idle machine."""
+
+from benchmarks import overhead, sampling, serving
+
+if __name__ == "__main__":
+    serving.main()
+    sampling.main()
+    overhead.main()
