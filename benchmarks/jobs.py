@@ -38,7 +38,7 @@ def make_job(folder: Path, detector: str, classifier: str, batch: int, window_s:
         workload_settings=study.workloads["saturated"],
         repetition="block1",
         order=0,
-        settings=measuring_settings(study),
+        settings=measuring_settings(study.settings),
         prices=study.settings["prices"],
         frames=str(folder / "frames.npy"),
         weights=str(folder / "weights.json"),

@@ -42,7 +42,7 @@ rule measure_configuration:
     params:
         configuration=lambda wildcards: measurement_of(wildcards).configuration.as_dict(),
         workload_settings=lambda wildcards: study.workloads[wildcards.workload],
-        settings=measuring_settings(study),
+        settings=measuring_settings(study.settings),
         weights_folder="resources/weights",
         protocol=protocol_digest(),
     message:

@@ -134,7 +134,7 @@ def make_record(
         "quality": None,
         "provenance": {
             "host": host,
-            "weights": None if weights is None else {"kind": weights, "seed": 0},
+            "weights": None if weights is None else {"weights": weights, "seed": 0, "reason": "synthetic"},
             "protocol_digest": "0" * 64,
         },
         "earlier_tries": [],

@@ -15,6 +15,7 @@ from pathlib import Path
 _LIBRARY = Path(__file__).resolve().parent
 MEASURING_CODE = (
     "measurement.py",
+    "sections.py",
     "energy.py",
     "gates.py",
     "host.py",

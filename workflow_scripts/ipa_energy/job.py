@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ipa_energy.configuration import Configuration, configuration_from_dict
 from ipa_energy.plan import block_and_role
-from ipa_energy.study import Study
 
 MEASURING_SETTINGS = (
     "seed",
@@ -72,9 +72,9 @@ def job_from_json(text: str) -> Job:
     return Job(**(data | {"configuration": configuration_from_dict(data["configuration"])}))
 
 
-def measuring_settings(study: Study) -> dict[str, Any]:
-    """The slice of the settings that every measurement depends on."""
-    return {key: study.settings[key] for key in MEASURING_SETTINGS}
+def measuring_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The slice of a study's ``settings`` that every measurement depends on."""
+    return {key: settings[key] for key in MEASURING_SETTINGS}
 
 
 def decided_weights(path: str | Path) -> dict[str, Any]:

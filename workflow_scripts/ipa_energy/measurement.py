@@ -23,13 +23,14 @@ from typing import Any
 
 import numpy as np
 
-from ipa_energy import cost, gates, host, pipelines
+from ipa_energy import gates, host, pipelines
 from ipa_energy.energy import domain_section, energy_section, idle_power
 from ipa_energy.files import write_text
 from ipa_energy.job import Job, decided_weights, job_from_json
 from ipa_energy.meters import OpenMeters, open_meters
 from ipa_energy.meters.recorder import Recorder, WindowReading
 from ipa_energy.record import SCHEMA_VERSION, Record
+from ipa_energy.sections import accuracy_section, cost_section
 from ipa_energy.serving.arrivals import make_workload
 from ipa_energy.serving.batching import StageQueue
 from ipa_energy.serving.engine import Engine, Stage
@@ -324,30 +325,6 @@ def _record(
             "replicas": dict(replica_facts),
         },
         "earlier_tries": [],
-    }
-
-
-def accuracy_section(job: Job) -> dict[str, Any]:
-    """Published accuracy of every stage's variant and their product, IPA's pipeline accuracy score (PAS)."""
-    pipeline = pipelines.get(job.configuration.pipeline)
-    stages = {s.stage: pipeline.variants(s.stage)[s.variant] for s in job.configuration.stages}
-    return {
-        "pas": float(np.prod([accuracy.value for accuracy in stages.values()])),
-        "method": "published figures of the pretrained weights",
-        "stages": {name: dataclasses.asdict(accuracy) for name, accuracy in stages.items()},
-    }
-
-
-def cost_section(job: Job, throughput_rps: float | None) -> dict[str, Any]:
-    """What the configuration occupies and what that costs at the job's prices."""
-    hourly_usd = cost.usd_per_hour(job.configuration.cores, job.configuration.gpus, job.prices)
-    return {
-        "cores": job.configuration.cores,
-        "gpus": job.configuration.gpus,
-        "usd_per_hour": hourly_usd,
-        "usd_per_1000_requests": (
-            None if throughput_rps is None else cost.usd_per_1000_requests(hourly_usd, throughput_rps)
-        ),
     }
 
 

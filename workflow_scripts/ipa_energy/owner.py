@@ -1,6 +1,6 @@
 """The workflow's process: what a measurement belongs to, and ends with.
 
-The workflow claims ownership when it is parsed; its jobs inherit the claim in their environment, watch that process, and
+The workflow claims ownership when it is parsed; its jobs inherit the claim in their environment, watch that process and
 stop when it is gone, also after ``kill -9``. On a cluster each job parses the workflow itself and so is its own owner.
 """
 

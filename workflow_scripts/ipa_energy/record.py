@@ -12,11 +12,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
-
-import jsonschema
+from typing import TYPE_CHECKING, Any
 
 from ipa_energy.files import write_text
+
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator
 
 SCHEMA_VERSION = 1
 SCHEMA_FILE = Path(__file__).resolve().parents[2] / "config" / "schemas" / "record.schema.json"
@@ -29,8 +30,10 @@ class RecordError(ValueError):
 
 
 @lru_cache(maxsize=1)
-def _validator() -> jsonschema.Draft202012Validator:
-    return jsonschema.Draft202012Validator(json.loads(SCHEMA_FILE.read_text(encoding="utf-8")))
+def _validator() -> Draft202012Validator:
+    from jsonschema import Draft202012Validator  # noqa: PLC0415  # an eighth of a second that measuring does not wait for
+
+    return Draft202012Validator(json.loads(SCHEMA_FILE.read_text(encoding="utf-8")))
 
 
 def _reject_constant(name: str) -> float:
@@ -41,7 +44,9 @@ def fault(data: Any) -> str | None:
     """What makes ``data`` an invalid record, in one line; None when it is valid."""
     if isinstance(data, Mapping) and data.get("schema_version") != SCHEMA_VERSION:
         return f"schema_version is {data.get('schema_version')!r}; this release reads {SCHEMA_VERSION}"
-    error = jsonschema.exceptions.best_match(_validator().iter_errors(data))
+    from jsonschema.exceptions import best_match  # noqa: PLC0415
+
+    error = best_match(_validator().iter_errors(data))
     if error is None:
         return None
     return f"{'/'.join(map(str, error.absolute_path)) or 'record'}: {error.message[:300]}"

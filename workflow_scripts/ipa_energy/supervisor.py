@@ -24,9 +24,9 @@ from typing import Any
 from ipa_energy import gates, host
 from ipa_energy.job import Job, decided_weights
 from ipa_energy.lock import measurement_lock
-from ipa_energy.measurement import accuracy_section, cost_section
 from ipa_energy.owner import owner_pid
 from ipa_energy.record import SCHEMA_VERSION, Record, write_record
+from ipa_energy.sections import accuracy_section, cost_section
 from ipa_energy.trace import write_trace
 
 

@@ -7,9 +7,12 @@ leaves a table without rows, so that every record has its trace.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ipa_energy.files import atomic_path
-from ipa_energy.meters.base import PowerSample
+
+if TYPE_CHECKING:
+    from ipa_energy.meters.base import PowerSample
 
 
 def write_trace(path: str, samples: Sequence[PowerSample], begin_s: float) -> None:

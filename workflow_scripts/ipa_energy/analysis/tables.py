@@ -182,7 +182,7 @@ def _row(record: Record, prices: Mapping[str, float]) -> dict[str, Any]:
         "configuration": identity["configuration_id"],
         "pipeline": configuration.pipeline,
         "host": provenance["host"],
-        "weights": (provenance["weights"] or {}).get("kind") or UNKNOWN_WEIGHTS,
+        "weights": (provenance["weights"] or {}).get("weights") or UNKNOWN_WEIGHTS,
         "state": status["state"],
         "reason": status["reason"],
         "cores": configuration.cores,
