@@ -40,7 +40,9 @@ wildcard_constraints:
 def records_of(wildcards):
     """Records to analyse: those of the plan, or every one below the folder that the config names."""
     if study.settings["records"] is not None:
-        return sorted(str(path) for path in Path(study.settings["records"]).rglob("*.json"))
+        # Absolute, or Snakemake would take records under results/ for its own to make.
+        folder = Path(study.settings["records"]).resolve()
+        return sorted(str(path) for path in folder.rglob("*.json"))
     return [record_path(study.experiment, *key) for key in planned]
 
 
@@ -92,7 +94,9 @@ def targets(wildcards):
 
 
 onsuccess:
-    print(Path(f"results/{study.experiment}/summary.txt").read_text())
+    summary = Path(f"results/{study.experiment}/summary.txt")
+    if summary.exists():  # not when only something before it was asked for
+        print(summary.read_text())
 
 
 onerror:

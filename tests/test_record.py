@@ -122,7 +122,7 @@ def test_record_paths_are_readable():
 
 def test_the_digest_ignores_comments_docstrings_and_layout_but_not_code():
     plain = "def f(x):\n    return x + 1\n"
-    dressed = '"""Doc."""\n\n# why\ndef f( x ):\n    """Doc."""\n    return (x + 1)  # note\n'
+    dressed = '"""Doc."""\n\n# why\n"""More."""\n\ndef f( x ):\n    """Doc."""\n    return (x + 1)  # note\n'
     assert digest._meaning(plain) == digest._meaning(dressed)
     assert digest._meaning(plain) != digest._meaning(plain.replace("+ 1", "+ 2"))
 

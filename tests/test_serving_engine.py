@@ -177,8 +177,7 @@ CHILD = """
     from pathlib import Path
     sys.path.insert(0, {tests!r})
     from test_serving_engine import serving, until
-    from ipa_energy.owner import OWNER_VARIABLE
-from ipa_energy.serving.arrivals import Workload
+    from ipa_energy.serving.arrivals import Workload
     stage = ("a", "sleeper", {{"service_s": 0.01}}, 1, 2)
     with serving(Path({tmp!r}), Workload(4, None), stage) as (engine, processes, _):
         engine.serve(until(engine, 4))

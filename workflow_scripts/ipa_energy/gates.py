@@ -121,5 +121,10 @@ def raised(seen: Observations, gates: Mapping[str, Any]) -> list[Flag]:
     )
 
 
+SLOWED_GPU = frozenset(
+    {"sw_power_cap", "hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown"}
+)
+"""Those of NVML's clock event reasons that mean less speed than the GPU could give; the others are no disturbance."""
+
 RETRYABLE = frozenset({"foreign_cpu", "foreign_gpu", "missed_deadline"})
 """Flags of a disturbance from outside, after which trying again makes sense."""

@@ -42,6 +42,7 @@ from ipa_energy.trace import write_trace
 
 REPLICA_MODULE = "ipa_energy.serving.replica"
 RUNNER = f"{REPLICA_MODULE}:build_pipeline_runner"
+_GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
 _SLOT_BYTES = 256 << 20
 _MAX_SLOTS = 4096
 _LOAD_TIMEOUT_S = 300.0
@@ -88,6 +89,8 @@ class Window:
 def plan_replicas(job: Job, arrays: Sequence[Path | SharedArray], cores: Sequence[int]) -> list[ReplicaPlan]:
     """One plan per replica, each with its own cores (shared round-robin only where there are too few)."""
     plans = []
+    # The preload server that forks the replicas has the environment of the first measurement, not of this one.
+    environment = {name: os.environ[name] for name in _GPU_VARIABLES if name in os.environ}
     weights = decided_weights(job.weights)
     used = 0
     for number, knobs in enumerate(job.configuration.stages):
@@ -104,7 +107,8 @@ def plan_replicas(job: Job, arrays: Sequence[Path | SharedArray], cores: Sequenc
             used += knobs.threads
             output = arrays[number + 1]
             assert isinstance(output, SharedArray)
-            plans.append(ReplicaPlan(f"{knobs.stage}/{replica}", cpus, RUNNER, setup, arrays[number], output))
+            name = f"{knobs.stage}/{replica}"
+            plans.append(ReplicaPlan(name, cpus, RUNNER, setup, arrays[number], output, environment))
     return plans
 
 
@@ -217,6 +221,8 @@ def measure(job: Job, say: Callable[[str], None]) -> Record:
     )
     arrays, frames, slots = _make_arrays(job, workload.in_flight)
     cores = host.available_cores()
+    if configuration.platform.device == "cuda":
+        keep_one_gpu()
     with clock.phase("start"):
         modules = (REPLICA_MODULE, *pipelines.get(configuration.pipeline).modules)
         server = connect_to_server(modules, job.protocol_digest)
@@ -244,6 +250,7 @@ def measure(job: Job, say: Callable[[str], None]) -> Record:
                 idle["after"] = _idle(recorder, protocol["idle_after_s"])
             with clock.phase("stop"):
                 facts = {r.name: {"pid": r.pid, "facts": r.facts} for r in processes.replicas}
+        os.sched_setaffinity(0, cores)  # the record tells of all cores, not of those left to the dispatcher
         recorder.shutdown()
         write_trace(job.trace, window.reading.samples, window.begin_s)
         return _record(job, engine.journal, window, idle, meters, facts, clock)
@@ -253,9 +260,20 @@ def measure(job: Job, say: Callable[[str], None]) -> Record:
 
 
 def _leave_cores(cores: Sequence[int], used: int) -> None:
-    """Move dispatcher and sampler off the replicas' cores where the host has cores left."""
+    """Move dispatcher and sampler, every thread of this process, off the replicas' cores where there are others."""
     if len(cores) > used:
-        os.sched_setaffinity(0, cores[used:])
+        for thread in Path("/proc/self/task").iterdir():
+            os.sched_setaffinity(int(thread.name), cores[used:])
+
+
+def keep_one_gpu() -> None:
+    """Let this process, and so the meters and the replicas, see one GPU: the first of those it may use.
+
+    A configuration runs on one, and the idle power of others is not its own. Both CUDA and NVML then number by bus.
+    """
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+    os.environ["CUDA_VISIBLE_DEVICES"] = first
 
 
 def _stages(job: Job, processes: Replicas) -> list[Stage]:
@@ -332,10 +350,11 @@ def _quality(
     job: Job, journal: Journal, window: Window, service: Mapping[str, Any], energy: Mapping[str, Any]
 ) -> dict[str, Any]:
     reading = window.reading
-    cores = len(host.available_cores())
     foreign_cores = host.foreign_core_seconds(*window.cpu) / window.duration_s
     periods = [d["period_s"] for d in energy["domains"] if d["period_s"]]
-    gpu = [g for g in window.environment[1].get("nvml", {}).values() if isinstance(g, dict)]
+    gpu = [
+        reading for end in window.environment for reading in end.get("nvml", {}).values() if "event_reasons" in reading
+    ]
     seen = gates.Observations(
         window_s=window.duration_s,
         fewest_batches=min(stage["batches"] for stage in service["stages"].values()),
@@ -349,16 +368,18 @@ def _quality(
         late_samples=reading.late_samples,
         served_fraction=None if not service["offered_rps"] else service["throughput_rps"] / service["offered_rps"],
         cores_wanted=job.configuration.cores,
-        cores_available=cores,
+        cores_available=len(host.available_cores()),
         throttle_counts=(
             window.environment[0]["cpu_throttle_count"],
             window.environment[1]["cpu_throttle_count"],
         ),
-        gpu_throttle_reasons=tuple(reason for g in gpu for reason in g.get("throttle_reasons") or ()),
+        gpu_throttle_reasons=tuple(
+            reason for g in gpu for reason in g.get("event_reasons") or () if reason in gates.SLOWED_GPU
+        ),
         foreign_gpu_processes=tuple(
             f"{p['name']} (pid {p['pid']})"
             for g in gpu
-            for p in g.get("processes") or ()
+            for p in g.get("compute_processes") or ()
             if p["pid"] not in window.cpu[0].own_s
         ),
         check_ratios=tuple(d["check"]["ratio"] for d in energy["domains"] if d["check"] and d["check"]["ratio"]),
