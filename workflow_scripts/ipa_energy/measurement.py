@@ -352,9 +352,8 @@ def _quality(
     reading = window.reading
     foreign_cores = host.foreign_core_seconds(*window.cpu) / window.duration_s
     periods = [d["period_s"] for d in energy["domains"] if d["period_s"]]
-    gpu = [
-        reading for end in window.environment for reading in end.get("nvml", {}).values() if "event_reasons" in reading
-    ]
+    readings = [reading for end in window.environment for reading in end.get("nvml", {}).values()]
+    gpu = [reading for reading in readings if isinstance(reading, dict)]  # else it is the text of an error
     seen = gates.Observations(
         window_s=window.duration_s,
         fewest_batches=min(stage["batches"] for stage in service["stages"].values()),
