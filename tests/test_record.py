@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ipa_energy import digest
 from ipa_energy.cost import usd_per_1000_requests, usd_per_hour
-from ipa_energy.files import atomic_path, write_text
+from ipa_energy.files import atomic_path, keep_also, write_text
 from ipa_energy.layout import record_path
 from ipa_energy.record import RecordError, fault, finite, read_record, read_records, write_record
 
@@ -106,6 +106,15 @@ def test_a_killed_writer_leaves_nothing_under_the_name(tmp_path):
     writer.send_signal(signal.SIGKILL)
     writer.wait()
     assert not (tmp_path / "f.txt").exists()
+
+
+def test_what_is_kept_outlives_the_original_and_is_never_replaced(tmp_path):
+    write_text(tmp_path / "r.json", "first")
+    keep_also(tmp_path / "r.json", tmp_path / "history" / "r.1.json")
+    write_text(tmp_path / "r.json", "second")
+    assert (tmp_path / "history" / "r.1.json").read_text() == "first"
+    with pytest.raises(FileExistsError):
+        keep_also(tmp_path / "r.json", tmp_path / "history" / "r.1.json")
 
 
 def test_cost_is_what_is_occupied_times_its_price():

@@ -54,6 +54,7 @@ def test_a_run_leaves_everything_it_promises(finished):
         assert (results / name).stat().st_size > 0, name
     assert len(checkout.records()) == len(_plan(checkout)) == 8
     assert len(list((results / "traces").rglob("*.parquet"))) == 8
+    assert len(list((results / "history").rglob("*.json"))) == 8
     with (results / "measurements.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 8
 

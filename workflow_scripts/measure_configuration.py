@@ -2,10 +2,13 @@
 
 import os
 import sys
+from datetime import UTC, datetime
 
 from ipa_energy.configuration import configuration_from_dict
+from ipa_energy.files import keep_also
 from ipa_energy.job import Job
 from ipa_energy.joblog import redirect_to
+from ipa_energy.layout import history_path
 from ipa_energy.supervisor import WorkflowGoneError, in_words, run
 
 
@@ -35,9 +38,15 @@ def main() -> None:
         print(text, flush=True)
 
     try:
-        say(in_words(run(job, snakemake.output.record, say)))
+        record = run(job, snakemake.output.record, say)
     except WorkflowGoneError as error:
         sys.exit(str(error))
+    # Snakemake deletes an output before it makes it anew; what was measured stays.
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    kept = history_path(job.experiment, job.workload, job.configuration.id, job.repetition, stamp)
+    keep_also(snakemake.output.record, f"{kept}.json")
+    keep_also(snakemake.output.trace, f"{kept}.parquet")
+    say(in_words(record))
 
 
 if __name__ == "__main__":

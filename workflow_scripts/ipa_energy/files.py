@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,22 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def keep_also(path: str | Path, copy: str | Path) -> None:
+    """Let ``copy`` name the same content as ``path`` and outlive it: a hard link, or a copy where there are none.
+
+    Raises FileExistsError when ``copy`` exists: what is kept is never replaced.
+    """
+    Path(copy).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(path, copy)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if Path(copy).exists():
+            raise FileExistsError(f"{copy} exists already") from None
+        shutil.copy2(path, copy)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -1,6 +1,6 @@
 """Where files lie: the one place that knows the names under ``results/``, which are a contract for users.
 
-Patterns hold Snakemake wildcards in braces; :func:`record_path` fills them for a measurement.
+Patterns hold Snakemake wildcards in braces; functions fill them for a measurement.
 """
 
 from __future__ import annotations
@@ -11,9 +11,16 @@ WEIGHTS = f"{RESULTS}/weights.json"
 FRAMES = f"{RESULTS}/frames.npy"
 RECORD = f"{RESULTS}/records/{{workload}}/{{configuration}}/{{repetition}}.json"
 TRACE = f"{RESULTS}/traces/{{workload}}/{{configuration}}/{{repetition}}.parquet"
-MEASURE_LOG = "logs/{experiment}/measure/{workload}/{configuration}/{repetition}.log"
+HISTORY = f"{RESULTS}/history/{{workload}}/{{configuration}}/{{repetition}}.{{stamp}}"
 
 
 def record_path(experiment: str, workload: str, configuration: str, repetition: str) -> str:
     """Path of the record of one measurement."""
     return RECORD.format(experiment=experiment, workload=workload, configuration=configuration, repetition=repetition)
+
+
+def history_path(experiment: str, workload: str, configuration: str, repetition: str, stamp: str) -> str:
+    """Path, without its suffix, under which a record and its trace are kept for good; ``stamp`` tells tries apart."""
+    return HISTORY.format(
+        experiment=experiment, workload=workload, configuration=configuration, repetition=repetition, stamp=stamp
+    )
