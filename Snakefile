@@ -4,7 +4,7 @@ min_version("9.17")  # the run order is a `priority:` that depends on wildcards
 
 
 # A config given with --configfile stands alone; it is not mixed with the default experiment.
-if "grid" not in config:
+if not workflow.overwrite_configfiles:
 
     configfile: "config/config.yaml"
 

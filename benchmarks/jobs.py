@@ -30,6 +30,7 @@ def make_job(folder: Path, detector: str, classifier: str, batch: int, window_s:
     study = load_study(config)
     frames = study.settings["frames"]
     np.save(folder / "frames.npy", make_frames(frames["source"], frames["count"], frames["width"], frames["height"], 0))
+    (folder / "frames.json").write_text(json.dumps(frames))
     (folder / "weights.json").write_text(json.dumps({"weights": "random", "seed": 0, "reason": "benchmark"}))
     return Job(
         experiment="benchmark",
@@ -41,6 +42,8 @@ def make_job(folder: Path, detector: str, classifier: str, batch: int, window_s:
         settings=measuring_settings(study.settings),
         prices=study.settings["prices"],
         frames=str(folder / "frames.npy"),
+        frames_facts=str(folder / "frames.json"),
+        variant_weights=(),
         weights=str(folder / "weights.json"),
         weights_folder=str(folder / "weights"),
         trace=str(folder / "trace.parquet"),

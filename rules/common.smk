@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -22,6 +23,7 @@ config.update(study.settings)
 # On a cluster the limit holds per submitted job, so that nodes measure side by side.
 workflow.global_resources.setdefault("power_meter", 1)
 
+parsed_s = time.time()
 planned = {m.key: m for m in study.plan}
 
 
@@ -42,7 +44,12 @@ def records_of(wildcards):
     if study.settings["records"] is not None:
         # Absolute, or Snakemake would take records under results/ for its own to make.
         folder = Path(study.settings["records"]).resolve()
-        return sorted(str(path) for path in folder.rglob("*.json"))
+        found = (
+            path
+            for path in folder.rglob("*.json")
+            if "history" not in path.relative_to(folder).parts
+        )
+        return sorted(str(path) for path in found)
     return [record_path(study.experiment, *key) for key in planned]
 
 
@@ -95,7 +102,9 @@ def targets(wildcards):
 
 onsuccess:
     summary = Path(f"results/{study.experiment}/summary.txt")
-    if summary.exists():  # not when only something before it was asked for
+    if (
+        summary.exists() and summary.stat().st_mtime >= parsed_s
+    ):  # else this run did not get as far, or did not have to
         print(summary.read_text())
 
 

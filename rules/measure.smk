@@ -3,6 +3,7 @@ rule make_plan:
         "results/{experiment}/plan.csv",
     log:
         "logs/{experiment}/make_plan.log",
+    priority: before_measuring
     conda:
         "../environment.yaml"
     params:

@@ -95,13 +95,14 @@ QUIET = gates.Observations(
     fewest_batches=100,
     coarsest_period_s=0.1,
     steady_before=True,
-    throughput_drift=0.01,
+    drift=0.01,
     foreign_cores=0.01,
     idle_before_w=60.0,
     idle_after_w=61.0,
     samples=600,
     late_samples=1,
     served_fraction=None,
+    busiest_utilisation=0.97,
     cores_wanted=4,
     cores_available=16,
     throttle_counts=(3, 3),
@@ -123,13 +124,13 @@ def test_a_quiet_steady_measurement_raises_no_flag():
         ({"fewest_batches": 5}, "short_window"),
         ({"coarsest_period_s": 1.0}, "short_window"),
         ({"steady_before": False}, "unsteady_warm_up"),
-        ({"throughput_drift": 0.2}, "unsteady"),
+        ({"drift": 0.2}, "unsteady"),
         ({"foreign_cores": 0.5}, "foreign_cpu"),
         ({"foreign_gpu_processes": ("python (pid 7)",)}, "foreign_gpu"),
         ({"idle_after_w": 70.0}, "idle_drift"),
         ({"late_samples": 100}, "missed_deadline"),
         ({"throttle_counts": (3, 9)}, "throttled"),
-        ({"gpu_throttle_reasons": ("SwPowerCap",)}, "throttled"),
+        ({"gpu_throttle_reasons": ("sw_power_cap",)}, "throttled"),
         ({"served_fraction": 0.5}, "overloaded"),
         ({"cores_wanted": 20}, "oversubscribed"),
         ({"check_ratios": (1.0, 0.8)}, "meters_disagree"),
@@ -142,11 +143,17 @@ def test_each_gate_raises_its_flag_alone(change, flag):
     assert set(raised[0].as_dict()) == {"flag", "value", "threshold", "meaning"}
 
 
+def test_a_shortfall_without_a_busy_stage_is_chance_and_no_overload():
+    change = {"served_fraction": 0.8, "busiest_utilisation": 0.6}
+    seen = gates.Observations(**({f: getattr(QUIET, f) for f in QUIET.__dataclass_fields__} | change))
+    assert gates.raised(seen, DEFAULTS) == []
+
+
 def test_readings_the_machine_does_not_give_raise_nothing():
     change = {
         "throttle_counts": (None, None),
         "idle_before_w": None,
-        "throughput_drift": None,
+        "drift": None,
         "coarsest_period_s": None,
     }
     seen = gates.Observations(**({f: getattr(QUIET, f) for f in QUIET.__dataclass_fields__} | change))

@@ -147,7 +147,7 @@ def test_the_digest_covers_all_that_measures_and_nothing_that_draws():
 LOCKER = """
 import sys, time
 from ipa_energy.lock import measurement_lock
-with measurement_lock(sys.argv[1], lambda text: print(text, flush=True)):
+with measurement_lock(sys.argv[1], lambda text: print(text, flush=True), lambda: None):
     print("held", time.monotonic(), flush=True)
     time.sleep(float(sys.argv[2]))
     print("left", time.monotonic(), flush=True)

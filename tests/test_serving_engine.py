@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
-from ipa_energy.owner import OWNER_VARIABLE
+from ipa_energy.owner import OWNER_VARIABLE, claim_of
 from ipa_energy.serving.arrivals import Workload, poisson_arrivals
 from ipa_energy.serving.batching import StageQueue
 from ipa_energy.serving.engine import Engine, Stage
@@ -199,7 +199,7 @@ def _gone(pids, within_s=5.0):
 def test_replicas_never_outlive_the_engine_the_server_or_the_workflow(tmp_path, victim):
     workflow = subprocess.Popen(["sleep", "300"])
     source = textwrap.dedent(CHILD.format(tests=str(Path(__file__).parent), tmp=str(tmp_path)))
-    environment = os.environ | {OWNER_VARIABLE: str(workflow.pid), "PYTHONPATH": str(Path(__file__).parent)}
+    environment = os.environ | {OWNER_VARIABLE: claim_of(workflow.pid), "PYTHONPATH": str(Path(__file__).parent)}
     engine = subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True, env=environment)
     try:
         pids = [int(p) for p in engine.stdout.readline().split()]

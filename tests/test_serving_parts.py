@@ -10,7 +10,7 @@ from scipy import stats
 
 from ipa_energy.serving.arrivals import make_workload, poisson_arrivals, read_trace, trace_arrivals
 from ipa_energy.serving.batching import StageQueue
-from ipa_energy.serving.journal import Batch, Journal, Request, service_figures, throughput_drift
+from ipa_energy.serving.journal import Batch, Journal, Request, service_drift, service_figures, throughput_drift
 
 
 @given(st.integers(1, 8), st.floats(0, 2), st.lists(st.floats(0, 10), max_size=30), st.floats(0, 15))
@@ -104,6 +104,19 @@ def test_a_window_without_completions_has_nulls_and_no_zeros():
     assert set(figures["latency"].values()) == {None}
     assert figures["stages"]["a"]["service_mean_s"] is None
     assert figures["in_flight_mean"] is None
+
+
+@given(st.integers(0, 10**6), st.floats(0.5, 4.0))
+def test_a_healthy_open_loop_does_not_look_unsteady_but_a_machine_that_slows_does(seed, slowing):
+    """Single server, Poisson arrivals at 60 % load: completions vary with the arrivals, service times do not."""
+    journal = Journal()
+    free_s = 0.0
+    for arrival_s in itertools.takewhile(lambda t: t < 60, poisson_arrivals(6.0, seed)):
+        begin_s = max(arrival_s, free_s)
+        free_s = begin_s + 0.1 * (slowing if begin_s > 30 else 1.0)
+        journal.batches.append(Batch(0, "a/0", begin_s, free_s, 1, 0))
+    expected = abs(slowing - 1.0) / ((slowing + 1.0) / 2)
+    assert service_drift(journal, 1, 0.0, 60.0) == pytest.approx(expected, abs=0.03)
 
 
 def test_drift_compares_the_halves_of_the_window():

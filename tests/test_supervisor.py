@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from ipa_energy.host import available_cores
-from ipa_energy.owner import OWNER_VARIABLE
+from ipa_energy.lock import measurement_lock
+from ipa_energy.owner import OWNER_VARIABLE, WorkflowGoneError, claim_of
 from ipa_energy.record import fault, read_record
-from ipa_energy.supervisor import in_words, run, why_not
+from ipa_energy.supervisor import InfrastructureError, in_words, run, why_not
 
 from tiny import descendants, living, tiny_config, tiny_job, wait_for  # isort: skip
 
@@ -34,7 +35,7 @@ run(job_from_json(Path(sys.argv[1]).read_text()), sys.argv[2], lambda text: prin
 @pytest.fixture(scope="module", autouse=True)
 def _one_server_for_all(tmp_path_factory):
     """The test process is the workflow, so that one preload server serves all tests; and the lock is our own."""
-    os.environ[OWNER_VARIABLE] = str(os.getpid())
+    os.environ[OWNER_VARIABLE] = claim_of(os.getpid())
     os.environ["IPA_ENERGY_LOCK"] = str(tmp_path_factory.mktemp("lock") / "lock")
     yield
     del os.environ[OWNER_VARIABLE], os.environ["IPA_ENERGY_LOCK"]
@@ -60,6 +61,10 @@ def test_a_measurement_yields_a_whole_consistent_record(tmp_path):
     assert record["accuracy"]["pas"] == pytest.approx(0.213 * 0.69758)
     assert {"start", "idle_bare", "load_models", "warm_up", "window", "idle_after"} <= window["phases_s"].keys()
     assert record["provenance"]["weights"]["weights"] == "random"
+    assert record["provenance"]["settings"]["protocol"]["window_s"] == 1.0
+    assert {tuple(r["cpus"]) for r in record["provenance"]["replicas"].values()} == {
+        (c,) for c in available_cores()[:2]
+    }
     assert all(len(r["facts"]) for r in record["provenance"]["replicas"].values())
     trace = pq.read_table(tmp_path / "trace.parquet").to_pandas()
     assert list(trace.columns) == ["time_s", "domain", "power_w"]
@@ -184,7 +189,7 @@ def test_a_killed_supervisor_leaves_no_record_and_no_process(tmp_path):
 
 def test_when_the_workflow_dies_the_measurement_ends_without_a_record(tmp_path):
     workflow = subprocess.Popen(["sleep", "300"])
-    supervisor, measuring, replicas = _supervise(tmp_path, **{OWNER_VARIABLE: str(workflow.pid)})
+    supervisor, measuring, replicas = _supervise(tmp_path, **{OWNER_VARIABLE: claim_of(workflow.pid)})
     server = psutil.Process(replicas[-1]).ppid()
     workflow.kill()
     workflow.wait()
@@ -193,6 +198,41 @@ def test_when_the_workflow_dies_the_measurement_ends_without_a_record(tmp_path):
     assert "ended during the measurement" in (tmp_path / "log").read_text()
     assert not (tmp_path / "r.json").exists()
     assert not Path(tmp_path / "trace.parquet").exists()
+
+
+def test_a_job_that_waits_for_the_lock_ends_with_its_workflow_and_never_measures(tmp_path):
+    workflow = subprocess.Popen(["sleep", "300"])
+    (tmp_path / "job.json").write_text(tiny_job(tmp_path).to_json())
+    environment = os.environ | {OWNER_VARIABLE: claim_of(workflow.pid)}
+    arguments = [sys.executable, "-c", SUPERVISOR, str(tmp_path / "job.json"), str(tmp_path / "r.json")]
+    with measurement_lock("somebody else", print, lambda: None):
+        waiting = subprocess.Popen(
+            arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        )
+        assert "waiting for the measurement lock" in waiting.stdout.readline()
+        workflow.kill()
+        workflow.wait()
+        assert waiting.wait(10) != 0
+    assert "WorkflowGoneError" in waiting.stdout.read()
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_a_job_whose_workflow_is_dead_already_does_not_start(tmp_path, monkeypatch):
+    gone = subprocess.Popen(["true"])
+    claim = claim_of(gone.pid)
+    gone.wait()
+    monkeypatch.setenv(OWNER_VARIABLE, claim)
+    with pytest.raises(WorkflowGoneError, match=f"process {gone.pid}"):
+        run(tiny_job(tmp_path), str(tmp_path / "r.json"), print)
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_a_fault_of_the_infrastructure_raises_and_makes_no_record(tmp_path):
+    job = tiny_job(tmp_path)
+    Path(job.frames).unlink()
+    with pytest.raises(InfrastructureError, match=r"FileNotFoundError: .*frames\.npy"):
+        run(job, str(tmp_path / "r.json"), print)
+    assert not (tmp_path / "r.json").exists()
 
 
 def test_two_measurements_on_a_host_run_one_after_the_other(tmp_path):

@@ -72,7 +72,7 @@ def test_the_run_ends_with_a_summary_that_says_estimated(finished):
     checkout, output = finished
     summary = (checkout.folder / "results/tiny/summary.txt").read_text()
     assert summary.strip() in output
-    assert "8" in summary
+    assert "8 measured, 0 failed, 0 not run" in summary
     assert "estimated" in summary
     assert "figures" in summary
     verdict = json.loads((checkout.folder / "results/tiny/verdict.json").read_text())
@@ -208,8 +208,9 @@ def test_the_dry_run_shows_every_measurement_as_its_own_job(checkout):
         ({"grid": {"stages": tiny_config()["grid"]["stages"] | {"detect": {"variant": ["yolov5n"]}}}}, "'yolov5n'"),
         ({"grid": {"stages": tiny_config()["grid"]["stages"] | {"detect": {"variant": []}}}}, "detect.variant is []"),
         ({"blocks": 0}, "blocks is 0; allowed: at least 1"),
+        ({"grid": None}, "grid is None"),
     ],
-    ids=["unknown variant", "empty grid", "no block"],
+    ids=["unknown variant", "empty grid", "no block", "no grid"],
 )
 def test_a_bad_config_stops_before_any_job(checkout, changes, words):
     checkout.configure(**changes)
@@ -244,6 +245,19 @@ def _all_of(workflow):
         if f"--owner {workflow}" in " ".join(process.info["cmdline"] or []):
             named += [process.pid, *descendants(process.pid)]
     return sorted({*descendants(workflow), *named})
+
+
+def test_a_config_without_a_grid_is_refused_and_not_filled_from_the_default(checkout):
+    (checkout.folder / "tiny.yaml").write_text("experiment: mine\n")
+    output = checkout.run("-n", expect=1)
+    assert "all of the keys" in output
+    assert "grid" in output
+
+
+def test_the_terminal_says_which_meters_are_missing(finished):
+    _, output = finished
+    assert "energy is estimated, not measured, because these meters are missing" in output
+    assert re.search(r"rapl: .*powercap", output)
 
 
 def test_a_worker_killed_in_the_window_costs_one_record_and_the_others_go_on(checkout):

@@ -47,6 +47,7 @@ def tiny_job(folder, workload="saturated", **changes):
     study = load_study(tiny_config(**changes))
     frames = folder / "frames.npy"
     np.save(frames, np.random.default_rng(0).integers(0, 255, (2, 72, 96, 3), dtype=np.uint8))
+    (folder / "frames.json").write_text(json.dumps({"sha256": "0" * 64}))
     weights = folder / "weights.json"
     weights.write_text(json.dumps({"weights": "random", "seed": 0, "reason": "test"}))
     measurement = study.plan[0]
@@ -60,6 +61,8 @@ def tiny_job(folder, workload="saturated", **changes):
         settings=measuring_settings(study.settings),
         prices=study.settings["prices"],
         frames=str(frames),
+        frames_facts=str(folder / "frames.json"),
+        variant_weights=(),
         weights=str(weights),
         weights_folder=str(folder / "weights"),
         trace=str(folder / "trace.parquet"),

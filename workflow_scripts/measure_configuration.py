@@ -9,7 +9,8 @@ from ipa_energy.files import keep_also
 from ipa_energy.job import Job
 from ipa_energy.joblog import redirect_to
 from ipa_energy.layout import history_path
-from ipa_energy.supervisor import WorkflowGoneError, in_words, run
+from ipa_energy.owner import WorkflowGoneError
+from ipa_energy.supervisor import InfrastructureError, in_words, run, without_meters
 
 
 def main() -> None:
@@ -27,7 +28,9 @@ def main() -> None:
         settings=params.settings,
         prices=snakemake.config["prices"],
         frames=snakemake.input.frames,
+        frames_facts=snakemake.input.digest,
         weights=snakemake.input.decision,
+        variant_weights=tuple(snakemake.input.weights),
         weights_folder=params.weights_folder,
         trace=snakemake.output.trace,
         protocol_digest=params.protocol,
@@ -39,14 +42,21 @@ def main() -> None:
 
     try:
         record = run(job, snakemake.output.record, say)
-    except WorkflowGoneError as error:
+    except (WorkflowGoneError, InfrastructureError) as error:
         sys.exit(str(error))
-    # Snakemake deletes an output before it makes it anew; what was measured stays.
+    say(in_words(record))
+    if order == 0:
+        for line in without_meters(record):
+            say(line)
+    # Snakemake deletes an output before it makes it anew; what was measured stays. That it can't be kept twice is no
+    # reason to lose it once, which is what failing here would do.
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     kept = history_path(job.experiment, job.workload, job.configuration.id, job.repetition, stamp)
-    keep_also(snakemake.output.record, f"{kept}.json")
-    keep_also(snakemake.output.trace, f"{kept}.parquet")
-    say(in_words(record))
+    try:
+        keep_also(snakemake.output.record, f"{kept}.json")
+        keep_also(snakemake.output.trace, f"{kept}.parquet")
+    except OSError as error:
+        say(f"not kept in the history: {error}")
 
 
 if __name__ == "__main__":

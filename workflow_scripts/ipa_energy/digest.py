@@ -15,7 +15,11 @@ from pathlib import Path
 _LIBRARY = Path(__file__).resolve().parent
 MEASURING_CODE = (
     "measurement.py",
+    "deployment.py",
+    "observation.py",
     "sections.py",
+    "supervisor.py",
+    "job.py",
     "energy.py",
     "gates.py",
     "host.py",

@@ -12,7 +12,7 @@ from typing import Any
 MEANING = {
     "short_window": "the window is too short for its figures: in seconds, in batches, or in updates of the meter",
     "unsteady_warm_up": "the service times had not become steady when the window was opened",
-    "unsteady": "throughput changed between the halves of the window",
+    "unsteady": "throughput (open loop: service time) changed between the halves of the window",
     "foreign_cpu": "other processes used the CPU during the window",
     "foreign_gpu": "processes that are not ours were on the GPU",
     "idle_drift": "idle power with the models resident differed before and after the window",
@@ -22,6 +22,11 @@ MEANING = {
     "oversubscribed": "the replicas have more threads than the host has cores",
     "meters_disagree": "a meter and its check differ",
 }
+
+
+BUSY = 0.95
+"""Utilisation of the busiest stage above which a shortfall of an open loop means overload. Below it the shortfall is
+the chance of where the window cuts the arrivals: a stage with time to spare is not behind."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +50,14 @@ class Observations:
     fewest_batches: int
     coarsest_period_s: float | None
     steady_before: bool
-    throughput_drift: float | None
+    drift: float | None
     foreign_cores: float
     idle_before_w: float | None
     idle_after_w: float | None
     samples: int
     late_samples: int
     served_fraction: float | None
+    busiest_utilisation: float
     cores_wanted: int
     cores_available: int
     throttle_counts: tuple[int | None, int | None]
@@ -77,9 +83,10 @@ def _load_flags(seen: Observations, gates: Mapping[str, Any]) -> list[Flag]:
     flags = []
     if not seen.steady_before:
         flags.append(Flag("unsteady_warm_up", None, None))
-    if seen.throughput_drift is not None and seen.throughput_drift > gates["max_drift"]:
-        flags.append(Flag("unsteady", seen.throughput_drift, gates["max_drift"]))
-    if seen.served_fraction is not None and seen.served_fraction < gates["min_rate_served"]:
+    if seen.drift is not None and seen.drift > gates["max_drift"]:
+        flags.append(Flag("unsteady", seen.drift, gates["max_drift"]))
+    behind = seen.served_fraction is not None and seen.served_fraction < gates["min_rate_served"]
+    if behind and seen.busiest_utilisation > BUSY:
         flags.append(Flag("overloaded", seen.served_fraction, gates["min_rate_served"]))
     if seen.cores_wanted > seen.cores_available:
         flags.append(Flag("oversubscribed", seen.cores_wanted, seen.cores_available))

@@ -18,8 +18,15 @@ _PACKAGES = ("ipa-energy", "torch", "torchvision", "numpy", "nvidia-ml-py", "pyR
 
 
 def available_cores() -> list[int]:
-    """Numbers of the cores this process may use, in order."""
-    return sorted(os.sched_getaffinity(0))
+    """Numbers of the CPUs this process may use: one of each physical core first, then their siblings."""
+    usable = sorted(os.sched_getaffinity(0))
+    taken: dict[str, int] = {}
+    turn = {}
+    for cpu in usable:
+        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        core = siblings.read_text().strip() if siblings.exists() else str(cpu)
+        turn[cpu] = taken[core] = taken.get(core, -1) + 1
+    return sorted(usable, key=lambda cpu: (turn[cpu], cpu))
 
 
 def has_cuda_device() -> bool:
@@ -95,6 +102,8 @@ def _version(package: str) -> str | None:
 
 def _commit() -> str | None:
     folder = Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():  # an archive unpacked inside some other repository has no commit of its own
+        return None
     git = ["git", "-C", str(folder), "describe", "--always", "--dirty"]
     try:
         done = subprocess.run(git, check=False, capture_output=True, text=True, timeout=10)

@@ -36,7 +36,9 @@ class Job:
     settings: dict[str, Any]
     prices: dict[str, float]
     frames: str
+    frames_facts: str
     weights: str
+    variant_weights: tuple[str, ...]
     weights_folder: str
     trace: str
     protocol_digest: str

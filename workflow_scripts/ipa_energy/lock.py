@@ -10,20 +10,23 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 LOCK_VARIABLE = "IPA_ENERGY_LOCK"
+LOCK_FILE = Path("/tmp/ipa-energy.measurement.lock")
+"""Not under TMPDIR, which often differs between users and jobs of one host."""
+
+_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW  # a link planted in a shared folder must not make us write elsewhere
 _POLL_S = 0.1
 _REMIND_S = 60.0
 
 
 def lock_path() -> Path:
     """The lock file: the same for all users and workflows of a host, unless IPA_ENERGY_LOCK names another."""
-    return Path(os.environ.get(LOCK_VARIABLE) or Path(tempfile.gettempdir()) / "ipa-energy.measurement.lock")
+    return Path(os.environ.get(LOCK_VARIABLE) or LOCK_FILE)
 
 
 def _open(path: Path) -> int:
@@ -31,7 +34,7 @@ def _open(path: Path) -> int:
         # Without O_CREAT: a sticky folder such as /tmp refuses that for a file of another user.
         return _open_existing(path)
     with suppress(FileExistsError):
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS, 0o666)
         os.fchmod(handle, 0o666)
         return handle
     return _open_existing(path)
@@ -39,9 +42,9 @@ def _open(path: Path) -> int:
 
 def _open_existing(path: Path) -> int:
     try:
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        return os.open(path, os.O_RDWR | _FLAGS)
     except PermissionError:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(path, os.O_RDONLY | _FLAGS)
 
 
 def _holder(handle: int) -> str:
@@ -54,10 +57,11 @@ def _holder(handle: int) -> str:
 
 
 @contextmanager
-def measurement_lock(what: str, say: Callable[[str], None]) -> Iterator[float]:
+def measurement_lock(what: str, say: Callable[[str], None], still_wanted: Callable[[], None]) -> Iterator[float]:
     """Hold the host's lock for the block; ``what`` tells others what is being measured.
 
-    Waits as long as it takes, and says through ``say`` for whom, at once and every minute. Yields the seconds waited.
+    Waits as long as it takes, and says through ``say`` for whom, at once and every minute; ``still_wanted`` is called
+    all the while and ends the wait by raising. Yields the seconds waited.
     """
     path = lock_path()
     handle = _open(path)
@@ -69,6 +73,7 @@ def measurement_lock(what: str, say: Callable[[str], None]) -> Iterator[float]:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
+                still_wanted()
                 now_s = time.monotonic()
                 if now_s - reminded_s >= _REMIND_S:
                     say(f"waiting for the measurement lock {path}: held by {_holder(handle)}")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 from ipa_energy import cost, pipelines
-from ipa_energy.job import Job
+from ipa_energy.job import Job, decided_weights
 
 
 def accuracy_section(job: Job) -> dict[str, Any]:
@@ -31,4 +33,15 @@ def cost_section(job: Job, throughput_rps: float | None) -> dict[str, Any]:
         "usd_per_1000_requests": (
             None if throughput_rps is None else cost.usd_per_1000_requests(hourly_usd, throughput_rps)
         ),
+    }
+
+
+def job_provenance(job: Job) -> dict[str, Any]:
+    """What it was measured with: weights, frames, the settings that it depends on, and the digest of the code."""
+    return {
+        "weights": decided_weights(job.weights),
+        "weights_of_variants": [json.loads(Path(file).read_text(encoding="utf-8")) for file in job.variant_weights],
+        "frames": json.loads(Path(job.frames_facts).read_text(encoding="utf-8")),
+        "settings": job.settings,
+        "protocol_digest": job.protocol_digest,
     }

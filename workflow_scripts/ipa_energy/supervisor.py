@@ -2,7 +2,8 @@
 
 It takes the host's lock, runs :mod:`ipa_energy.measurement` as a child, and turns what the child could not do into a
 record with a status and a reason: ``not_run`` when the host can't run the configuration, ``failed`` when the child or a
-replica died, raised or took too long. Only faults of the infrastructure (disk full, unreadable inputs) raise. When the
+replica died, raised or took too long. Only faults of the infrastructure raise (disk full, unreadable inputs, a broken
+installation). When the
 workflow itself dies, the supervisor ends its child and goes without a record, so that the next run measures afresh.
 """
 
@@ -17,21 +18,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from ipa_energy import gates, host
-from ipa_energy.job import Job, decided_weights
+from ipa_energy.job import Job
 from ipa_energy.lock import measurement_lock
-from ipa_energy.owner import owner_pid
+from ipa_energy.owner import Owner, watched_owner
 from ipa_energy.record import SCHEMA_VERSION, Record, write_record
-from ipa_energy.sections import accuracy_section, cost_section
+from ipa_energy.sections import accuracy_section, cost_section, job_provenance
 from ipa_energy.trace import write_trace
 
 
-class WorkflowGoneError(RuntimeError):
-    """The workflow that wanted this measurement is dead."""
+class InfrastructureError(RuntimeError):
+    """Something outside the configuration failed: a disk, a file, the installation. Not a result, so no record."""
 
 
 def why_not(job: Job) -> str | None:
@@ -59,29 +59,23 @@ def empty_record(job: Job, state: str, reason: str) -> Record:
         "cost": cost_section(job, None),
         "energy": None,
         "quality": None,
-        "provenance": host.provenance()
-        | {"weights": decided_weights(job.weights), "protocol_digest": job.protocol_digest},
+        "provenance": host.provenance() | job_provenance(job),
         "earlier_tries": [],
     }
 
 
-def _wait(child: subprocess.Popen[bytes], timeout_s: float) -> str | None:
+def _wait(child: subprocess.Popen[bytes], timeout_s: float, owner: Owner) -> str | None:
     """Wait for the child; why it has to be ended, or None when it ended by itself. Raises WorkflowGoneError."""
-    owner = owner_pid()
-    with ExitStack() as stack:
-        child_fd = os.pidfd_open(child.pid)
-        stack.callback(os.close, child_fd)
-        watched = [child_fd]
-        if owner != os.getpid():
-            owner_fd = os.pidfd_open(owner)
-            stack.callback(os.close, owner_fd)
-            watched.append(owner_fd)
+    child_fd = os.pidfd_open(child.pid)
+    try:
+        watched = [child_fd] if owner.descriptor is None else [child_fd, owner.descriptor]
         ready, _, _ = select.select(watched, [], [], timeout_s)
-        if child_fd in ready:
-            return None
-        if ready:
-            raise WorkflowGoneError(f"the workflow (process {owner}) ended during the measurement")
-        return f"took longer than protocol.timeout_s = {timeout_s:g} s"
+    finally:
+        os.close(child_fd)
+    if child_fd in ready:
+        return None
+    owner.check()
+    return f"took longer than protocol.timeout_s = {timeout_s:g} s"
 
 
 def _ended_how(code: int) -> str:
@@ -96,7 +90,7 @@ def _environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [library, os.environ.get("PYTHONPATH")]))}
 
 
-def _try_once(job: Job) -> Record:
+def _try_once(job: Job, owner: Owner) -> Record:
     with tempfile.TemporaryDirectory(prefix="ipa-energy.") as folder:
         job_file, result = Path(folder, "job.json"), Path(folder, "result.json")
         job_file.write_text(job.to_json(), encoding="utf-8")
@@ -104,7 +98,7 @@ def _try_once(job: Job) -> Record:
         command += ["--parent", str(os.getpid())]
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, env=_environment())
         try:
-            late = _wait(child, job.settings["protocol"]["timeout_s"])
+            late = _wait(child, job.settings["protocol"]["timeout_s"], owner)
         finally:
             child.kill()
             child.wait()
@@ -113,6 +107,8 @@ def _try_once(job: Job) -> Record:
         if not result.exists():
             return empty_record(job, "failed", _ended_how(child.returncode))
         outcome = json.loads(result.read_text(encoding="utf-8"))
+        if "infrastructure" in outcome:
+            raise InfrastructureError(outcome["infrastructure"])
         return outcome["record"] if "record" in outcome else empty_record(job, "failed", outcome["failed"])
 
 
@@ -124,24 +120,27 @@ def _disturbed(record: Record) -> bool:
 def run(job: Job, record_path: str, say: Callable[[str], None]) -> Record:
     """Measure ``job``, write its record to ``record_path`` (and its trace), and return the record.
 
-    ``say`` gets lines for people. Raises WorkflowGoneError, and OSError when nothing can be written.
+    ``say`` gets lines for people. Raises WorkflowGoneError, InfrastructureError, and OSError when nothing can be
+    written.
     """
     reason = why_not(job)
     if reason:
         record = empty_record(job, "not_run", reason)
     else:
-        with measurement_lock(f"{job.experiment}: {job.title}", say):
-            record = _with_retries(job, say)
+        title = f"{job.experiment}: {job.title}"
+        with watched_owner() as owner, measurement_lock(title, say, owner.check):
+            record = _with_retries(job, say, owner)
     if record["status"]["state"] != "ok":
         write_trace(job.trace, [], 0.0)
     write_record(record_path, record)
     return record
 
 
-def _with_retries(job: Job, say: Callable[[str], None]) -> Record:
+def _with_retries(job: Job, say: Callable[[str], None], owner: Owner) -> Record:
     earlier: list[dict[str, Any]] = []
     for left in range(job.settings["protocol"]["retries"], -1, -1):
-        record = _try_once(job)
+        owner.check()
+        record = _try_once(job, owner)
         if left == 0 or not _disturbed(record):
             break
         say(f"disturbed ({', '.join(f['flag'] for f in record['quality']['flags'])}); trying again, {left} left")
@@ -162,3 +161,12 @@ def in_words(record: Record) -> str:
     latency_s = service["latency"]["p99_s"]
     p99 = "no request completed" if latency_s is None else f"p99 {latency_s:.3g} s"
     return f"{service['throughput_rps']:.3g} requests/s, {p99}, {joules}" + (f"; flagged: {flags}" if flags else "")
+
+
+def without_meters(record: Record) -> list[str]:
+    """Lines for the terminal: which meters are missing and why, where energy is not measured."""
+    energy = record["energy"]
+    if energy is None or energy["evidence"] == "measured":
+        return []
+    missing = [f"{item['meter']}: {item['reason']}" for item in energy["unavailable"]]
+    return [f"energy is {energy['evidence']}, not measured, because these meters are missing:", *missing]

@@ -1,7 +1,7 @@
 """From measurements to configurations: means and t-intervals over repetitions, and the drift that anchors show.
 
 The measurements table goes in (:mod:`ipa_energy.analysis.tables`). Out come the configurations table, one row per
-configuration, workload, host and kind of weights, and the anchors table, one row per anchor measurement.
+configuration in each cell (:mod:`ipa_energy.analysis.cells`), and the anchors table, one row per anchor measurement.
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ from collections.abc import Collection, Iterable
 import pandas as pd
 from scipy import stats
 
+from ipa_energy.analysis.cells import CELL, WAY, in_cells
 from ipa_energy.analysis.tables import ENERGY_TOTALS, LATENCIES, knob_columns
 from ipa_energy.plan import GRID
-
-CELL = ["workload", "host", "weights"]
-"""What must be equal for energies to be compared: the load, the machine, and which weights ran."""
 
 METRICS = (
     "throughput_rps",
@@ -29,23 +27,6 @@ METRICS = (
 """What is averaged over repetitions, with an interval."""
 
 _ANCHOR_METRICS = ("throughput_rps", "latency_p99_s", "mean_w", "gross_j_per_request", "net_j_per_request")
-
-
-def has_flag(measurements: pd.DataFrame, flags: Collection[str]) -> pd.Series:
-    """Whether each record carries at least one of ``flags``; boolean, one value per row."""
-    wanted = set(flags)
-    return (
-        measurements["flags"]
-        .map(lambda text: isinstance(text, str) and not wanted.isdisjoint(text.split(";")))
-        .astype(bool)
-    )
-
-
-def usable(measurements: pd.DataFrame, drop_flags: Collection[str]) -> pd.Series:
-    """Whether each record enters statistics: of the grid (anchors repeat one configuration), ok, no dropping flag."""
-    return (
-        (measurements["role"] == GRID) & (measurements["state"] == "ok") & ~has_flag(measurements, drop_flags)
-    ).astype(bool)
 
 
 def t_interval(values: Iterable[float], confidence: float) -> tuple[float | None, float | None, float | None]:
@@ -73,23 +54,31 @@ def evidence_of(kinds: Iterable[object]) -> str | None:
 
 
 def configurations_table(measurements: pd.DataFrame, confidence: float, drop_flags: Collection[str]) -> pd.DataFrame:
-    """One row per configuration, workload, host and kind of weights that was measured or tried.
+    """One row per configuration and cell (workload, host, weights, meters) in which it was measured or tried.
 
     ``n`` counts the usable repetitions, ``n_gross`` and ``n_net`` those of them that have that energy; ``n_recorded``
     all records of the grid, of which ``n_flagged`` are ok but flagged, ``n_dropped`` of these left out for a flag in
-    ``drop_flags``, ``n_failed`` and ``n_not_run`` without figures. Every metric is the mean over usable repetitions
+    ``drop_flags``, ``n_other_settings`` because they were measured unlike most of the cell, ``n_failed`` and
+    ``n_not_run`` without figures. A record without energy may be counted in several cells. Every metric is the mean over usable repetitions
     with its t-interval in ``{metric}_lo`` and ``{metric}_hi``, null for fewer than two.
     """
     fixed = [name for name in measurements.columns if str(name).endswith(".accuracy")]
     fixed += ["pas", "pas_rank", "cores", "gpus", "usd_per_hour"]
-    counts = ["n", "n_recorded", "n_flagged", "n_dropped", "n_failed", "n_not_run", "n_gross", "n_net"]
+    counts = [
+        "n",
+        "n_recorded",
+        "n_flagged",
+        "n_dropped",
+        "n_other_settings",
+        "n_failed",
+        "n_not_run",
+        "n_gross",
+        "n_net",
+    ]
     metrics = list(itertools.chain.from_iterable((m, f"{m}_lo", f"{m}_hi") for m in METRICS))
     columns = ["configuration", "pipeline", *CELL, *knob_columns(measurements), *counts, *fixed, "evidence", *metrics]
-    grid = measurements[measurements["role"] == GRID].assign(
-        usable=usable(measurements, drop_flags), dropping=has_flag(measurements, drop_flags)
-    )
     rows = []
-    for key, group in grid.groupby(["configuration", *CELL], sort=True):
+    for key, group in in_cells(measurements, drop_flags).groupby(["configuration", *CELL], sort=True):
         chosen, ok = group[group["usable"]], group["state"] == "ok"
         row: dict[str, object] = dict(zip(["configuration", *CELL], key, strict=True))
         row |= {name: group[name].iloc[0] for name in ["pipeline", *knob_columns(measurements)]}
@@ -98,6 +87,7 @@ def configurations_table(measurements: pd.DataFrame, confidence: float, drop_fla
             "n_recorded": len(group),
             "n_flagged": int((ok & group["flags"].notna()).sum()),
             "n_dropped": int((ok & group["dropping"]).sum()),
+            "n_other_settings": int(group["other_way"].notna().sum()),
             "n_failed": int((group["state"] == "failed").sum()),
             "n_not_run": int((group["state"] == "not_run").sum()),
             "n_gross": int(chosen["gross_j_per_request"].notna().sum()),
@@ -120,13 +110,14 @@ def _first(column: pd.Series) -> object:
 def anchor_table(measurements: pd.DataFrame) -> pd.DataFrame:
     """Drift: every anchor measurement and how far it lies from the mean of all good anchors of its experiment and cell.
 
-    ``{metric}_deviation`` is value / mean - 1, a fraction; null for anchors that failed.
+    Only anchors that were measured alike (settings, measuring code) are compared. ``{metric}_deviation`` is value / mean - 1, a fraction; null for anchors that failed.
     """
     together = ["experiment", *CELL, "configuration"]
     anchors = measurements[measurements["role"] != GRID].sort_values([*together, "order"])
     frame = anchors[[*together, "block", "role", "order", "start_utc", "state", "reason", "flags"]].copy()
     for metric in _ANCHOR_METRICS:
         frame[metric] = anchors[metric]
-        mean = anchors[metric].where(anchors["state"] == "ok").groupby([anchors[k] for k in together]).transform("mean")
+        good = anchors[metric].where(anchors["state"] == "ok")
+        mean = good.groupby([anchors[name] for name in (*together, *WAY)], dropna=False).transform("mean")
         frame[f"{metric}_deviation"] = (anchors[metric] / mean - 1).where((anchors["state"] == "ok") & (mean != 0))
     return frame

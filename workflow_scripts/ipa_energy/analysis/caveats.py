@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from ipa_energy.analysis.aggregate import has_flag, usable
+from ipa_energy.analysis.cells import PLACE, has_flag, left_out
 from ipa_energy.analysis.tables import knob_columns
 from ipa_energy.plan import GRID
 
@@ -22,8 +22,14 @@ def join_words(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def counts(measurements: pd.DataFrame, refused: pd.DataFrame, drop_flags: list[str]) -> dict[str, Any]:
-    """How many records there are of each kind; ``dropped`` and ``usable`` are about the grid, without anchors."""
+def counts(
+    measurements: pd.DataFrame, celled: pd.DataFrame, refused: pd.DataFrame, drop_flags: list[str]
+) -> dict[str, Any]:
+    """How many records there are of each kind, each counted once.
+
+    ``dropped``, ``other_settings`` and ``usable`` are about the grid, without anchors. ``celled`` holds the records in
+    their cells (:func:`ipa_energy.analysis.cells.in_cells`).
+    """
     ok = measurements["state"] == "ok"
     in_grid = measurements["role"] == GRID
     flags = measurements.loc[ok, "flags"].dropna().str.split(";").explode().value_counts().sort_index()
@@ -39,12 +45,15 @@ def counts(measurements: pd.DataFrame, refused: pd.DataFrame, drop_flags: list[s
         "flags": {str(flag): int(count) for flag, count in flags.items()},
         "dropped": int((ok & in_grid & has_flag(measurements, drop_flags)).sum()),
         "dropped_by_flag": {f: int((ok & in_grid & has_flag(measurements, [f])).sum()) for f in drop_flags},
-        "usable": int(usable(measurements, drop_flags).sum()),
+        "other_settings": len(left_out(celled)),
+        "usable": celled.loc[celled["usable"], "record"].nunique(),
     }
 
 
-def limitations(measurements: pd.DataFrame, chosen: pd.DataFrame, cells: list[dict[str, Any]]) -> list[str]:
-    """What a reader must know before leaning on the answer."""
+def limitations(
+    measurements: pd.DataFrame, celled: pd.DataFrame, chosen: pd.DataFrame, cells: list[dict[str, Any]]
+) -> list[str]:
+    """What a reader must know before leaning on the answer; ``chosen`` are the records that it rests on."""
     notes = [
         "Pairwise evidence only: whether accuracy, latency and cost together explain energy, whether energy adds "
         "Pareto-optimal configurations, and what an energy-aware choice would save is not examined in this version."
@@ -69,6 +78,8 @@ def limitations(measurements: pd.DataFrame, chosen: pd.DataFrame, cells: list[di
     kinds = set(chosen["evidence"].dropna())
     if "mixed" in kinds or {"measured", "estimated"} <= kinds:
         notes.append("Some of the energy is estimated: the estimated part follows busy time by construction.")
+    notes += _sets_of_meters(celled[celled["usable"]])
+    notes += _measured_otherwise(left_out(celled))
     notes += _inconsistencies(chosen)
     lost = measurements[(measurements["role"] == GRID) & (measurements["state"] != "ok")]["configuration"].nunique()
     if lost:
@@ -78,8 +89,32 @@ def limitations(measurements: pd.DataFrame, chosen: pd.DataFrame, cells: list[di
     return notes
 
 
+def _sets_of_meters(usable: pd.DataFrame) -> list[str]:
+    """Where one load was measured with several sets of meters, so that its configurations are spread over cells."""
+    notes = []
+    for (workload, host, weights), group in usable.groupby(PLACE, sort=True):
+        numbers = group.groupby("meters")["configuration"].nunique()
+        if len(numbers) > 1:
+            names = "; ".join(f"{meters}: {number}" for meters, number in numbers.items())
+            notes.append(
+                f"Workload {workload} on {host} with {weights} weights was measured with {len(numbers)} sets of meters, "
+                f"whose totals hold different things and are never put together (configurations of each: {names})."
+            )
+    return notes
+
+
+def _measured_otherwise(rows: pd.DataFrame) -> list[str]:
+    if rows.empty:
+        return []
+    reasons = join_words([f"{count} with other {way}" for way, count in rows["other_way"].value_counts().items()])
+    return [
+        f"{len(rows)} usable record{'s were' if len(rows) > 1 else ' was'} left out of the statistics: measured {reasons} "
+        "than most of the cell (settings_digest and protocol_digest in measurements.csv tell them apart)."
+    ]
+
+
 def _inconsistencies(chosen: pd.DataFrame) -> list[str]:
-    """Records that were put together although they were not measured in the same way."""
+    """Cells that stand side by side although they were not measured in the same way."""
     notes = []
     for workload, group in chosen.groupby("workload", sort=True):
         if (count := group["workload_settings"].nunique()) > 1:

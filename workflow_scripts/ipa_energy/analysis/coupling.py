@@ -1,6 +1,6 @@
 """Pairwise coupling: energy per request against accuracy, latency, cost and throughput, cell by cell.
 
-A *cell* is a workload on a host with one kind of weights, for gross or for net energy. The measurements table goes in;
+A *cell* is a workload on a host with one kind of weights and one set of meters, for gross or for net energy. The measurements table goes in;
 out comes one row per cell and metric with Kendall's tau-b, Spearman's rho and isotonic R2 over configurations, each
 with a cluster-bootstrap interval, Holm-adjusted p-values, and what chance and replicate noise do to them. A statistic
 that can't be had is null, with the reason in words.
@@ -17,8 +17,8 @@ import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
 from ipa_energy.analysis import association
-from ipa_energy.analysis.aggregate import CELL, evidence_of, usable
-from ipa_energy.plan import GRID
+from ipa_energy.analysis.aggregate import evidence_of
+from ipa_energy.analysis.cells import CELL, in_cells
 
 ENERGIES = {"gross": "gross_j_per_request", "net": "net_j_per_request"}
 """The energies of which coupling is asked, and their columns, in joules per request."""
@@ -80,12 +80,11 @@ def pairwise_table(
     the permutation p-value. Reliabilities are those of the configuration means; null without repetitions. Holm's
     adjustment is over the tau tests of a cell. Statistics depend on ``seed`` and on the data of their own row only.
     """
-    grid = measurements[measurements["role"] == GRID].assign(usable=usable(measurements, drop_flags))
     rows = []
-    for (workload, host, weights), group in _cells(grid):
+    for key, group in _cells(in_cells(measurements, drop_flags)):
         chosen = group[group["usable"]]
         for energy, energy_column in ENERGIES.items():
-            names = (workload, host, weights, energy)
+            names = (*key, energy)
             cell: dict[str, Any] = dict(zip([*CELL, "energy"], names, strict=True))
             cell["evidence"] = evidence_of(chosen.loc[chosen[energy_column].notna(), "evidence"])
             pairs = [

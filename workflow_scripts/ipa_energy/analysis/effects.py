@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ipa_energy.analysis.aggregate import CELL, t_interval
+from ipa_energy.analysis.aggregate import t_interval
+from ipa_energy.analysis.cells import CELL
 from ipa_energy.analysis.tables import varying_knobs
 from ipa_energy.configuration import PLATFORM_KNOBS, Platform
 

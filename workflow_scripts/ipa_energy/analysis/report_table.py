@@ -32,6 +32,7 @@ def _row(row: dict[Any, Any]) -> dict[str, str]:
         "workload": row["workload"],
         "host": row["host"],
         "weights": row["weights"],
+        "meters": row["meters"],
         "energy": f"{row['energy']} ({evidence})",
         "metric": row["metric"],
         "configurations": str(row["n_configurations"]),

@@ -20,7 +20,8 @@ def summary(verdict: Mapping[str, Any], folder: str) -> str:
     lines = [
         f"Experiment {verdict['experiment']}: {counts['recorded']} records, {counts['ok']} measured, "
         f"{counts['failed']} failed, {counts['not_run']} not run, {counts['refused']} files refused",
-        f"Flagged: {counts['flagged']}{_by_flag(counts['flags'])}; left out of the statistics: {counts['dropped']}",
+        f"Flagged: {counts['flagged']}{_by_flag(counts['flags'])}; left out of the statistics: {counts['dropped']}"
+        f"{_measured_otherwise(counts)}",
     ]
     if verdict["refused"]:
         names = [entry["path"] or entry["reason"] for entry in verdict["refused"]]
@@ -32,7 +33,8 @@ def summary(verdict: Mapping[str, Any], folder: str) -> str:
     ]
     cells = verdict["cells"]
     lines += [
-        f"  {cell['workload']}, {cell['host']}, {cell['energy']}{_estimated(cell)}: {cell['decision']}"
+        f"  {cell['workload']}, {cell['host']}, {cell['energy']}{_estimated(cell)}"
+        f"{_meters(verdict, cell)}: {cell['decision']}"
         f"{_no_evidence(cell)} ({_short(cell)})"
         for cell in cells[:_MAX_CELLS]
     ]
@@ -48,6 +50,16 @@ def summary(verdict: Mapping[str, Any], folder: str) -> str:
 
 def _by_flag(flags: Mapping[str, int]) -> str:
     return f" ({', '.join(f'{flag} {count}' for flag, count in flags.items())})" if flags else ""
+
+
+def _measured_otherwise(counts: Mapping[str, Any]) -> str:
+    number = counts["other_settings"]
+    return f" for a flag, {number} for other settings or measuring code" if number else ""
+
+
+def _meters(verdict: Mapping[str, Any], cell: Mapping[str, Any]) -> str:
+    """Named only where there is something to tell apart."""
+    return f", meters {cell['meters']}" if len(verdict["meters"]) > 1 else ""
 
 
 def _evidence(verdict: Mapping[str, Any]) -> str:

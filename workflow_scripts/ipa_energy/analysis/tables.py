@@ -7,6 +7,7 @@ record does not have is null here, never 0.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -39,7 +40,18 @@ ENERGY_TOTALS = (
 
 _TEXT = (
     *("experiment", "configuration", "pipeline", "workload", "workload_settings", "repetition", "role", "host"),
-    *("weights", "protocol_digest", "state", "reason", "start_utc", "evidence", "verdict", "flags"),
+    *(
+        "weights",
+        "meters",
+        "settings_digest",
+        "protocol_digest",
+        "state",
+        "reason",
+        "start_utc",
+        "evidence",
+        "verdict",
+        "flags",
+    ),
     # of the tables made from this one
     *("path", "energy", "family", "metric", "isotonic_direction", "decision", "decision_reason"),
     *("knob", "level", "reference"),
@@ -55,6 +67,7 @@ _COUNTS = (
     "n_recorded",
     "n_flagged",
     "n_dropped",
+    "n_other_settings",
     "n_failed",
     "n_not_run",
     "n_gross",
@@ -165,10 +178,11 @@ def measurements_table(reading: Reading, prices: Mapping[str, float]) -> pd.Data
         *("window_s", "start_utc", "sent", "completed", "dropped", "failed", "throughput_rps", "offered_rps"),
         *(f"latency_{name}_s" for name in LATENCIES),
         *per_stage,
-        *("pas", "pas_rank", "cores", "gpus", "usd_per_hour", "usd_per_1000_requests", "evidence"),
+        *("pas", "pas_rank", "cores", "gpus", "usd_per_hour", "usd_per_1000_requests", "evidence", "meters"),
         *ENERGY_TOTALS,
         *per_domain,
-        *("verdict", "flags", "foreign_cores", "own_cores", "tries", "workload_settings", "protocol_digest"),
+        *("verdict", "flags", "foreign_cores", "own_cores", "tries", "workload_settings"),
+        *("settings_digest", "protocol_digest"),
     ]
     frame = pd.DataFrame([_row(record, prices) for record in records], columns=columns)
     frame["pas_rank"] = _rank_normalised(frame, list(stages))
@@ -190,6 +204,7 @@ def _row(record: Record, prices: Mapping[str, float]) -> dict[str, Any]:
         "usd_per_hour": cost.usd_per_hour(configuration.cores, configuration.gpus, prices),
         "tries": 1 + len(record["earlier_tries"]),
         "workload_settings": json.dumps(identity["workload_settings"], sort_keys=True),
+        "settings_digest": settings_digest(record),
         "protocol_digest": provenance["protocol_digest"],
     }
     row |= {name: identity[name] for name in ("experiment", "workload", "block", "repetition", "role", "order")}
@@ -197,6 +212,35 @@ def _row(record: Record, prices: Mapping[str, float]) -> dict[str, Any]:
     return (
         row | _window_and_service(record, row["usd_per_hour"]) | _accuracy(record) | _energy(record) | _quality(record)
     )
+
+
+def meters_of(domains: Iterable[Mapping[str, Any]]) -> str | None:
+    """What a total holds, as text that is equal for totals that may be compared; None without any domain.
+
+    ``cpu:estimate (estimated) + gpu_0:nvml``: domain and meter of each part, sorted.
+    """
+    parts = [
+        f"{domain['domain']}:{domain['meter']}" + " (estimated)" * (domain["evidence"] == "estimated")
+        for domain in domains
+    ]
+    return " + ".join(sorted(parts)) or None
+
+
+def settings_digest(record: Record) -> str | None:
+    """Twelve hex digits that differ where measuring settings, frames or workload did; None when it holds no settings.
+
+    The thresholds of the gates are left out: they change which flags a record has, and no joule.
+    """
+    settings = record["provenance"].get("settings")
+    if settings is None:
+        return None
+    way = {
+        "settings": {key: value for key, value in settings.items() if key != "gates"},
+        "frames": (record["provenance"].get("frames") or {}).get("sha256"),
+        "workload": record["identity"]["workload_settings"],
+    }
+    text = json.dumps(way, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _window_and_service(record: Record, hourly_usd: float) -> dict[str, Any]:
@@ -228,7 +272,9 @@ def _energy(record: Record) -> dict[str, Any]:
     energy = record["energy"]
     if energy is None:
         return {}
-    row = {"evidence": energy["evidence"]} | {name: energy[name] for name in ENERGY_TOTALS}
+    row = {"evidence": energy["evidence"], "meters": meters_of(energy["domains"])} | {
+        name: energy[name] for name in ENERGY_TOTALS
+    }
     for domain in energy["domains"]:
         row |= {f"{domain['domain']}.{kind}": domain[kind] for kind in ("gross_j", "net_j")}
     return row

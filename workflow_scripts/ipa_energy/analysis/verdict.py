@@ -16,8 +16,9 @@ from typing import Any
 import jsonschema
 import pandas as pd
 
-from ipa_energy.analysis.aggregate import CELL, evidence_of, usable
+from ipa_energy.analysis.aggregate import evidence_of
 from ipa_energy.analysis.caveats import counts, join_words, limitations
+from ipa_energy.analysis.cells import CELL, PLACE, in_cells, used
 from ipa_energy.analysis.coupling import FAMILIES
 from ipa_energy.files import write_text
 
@@ -29,6 +30,11 @@ COUPLED, DECOUPLED, INCONCLUSIVE = "coupled", "decoupled", "inconclusive"
 NO_EVIDENCE = (
     "No evidence: the energy is estimated from busy core time. Such a model makes energy follow busy time by "
     "construction, whatever the hardware does, so this decision says nothing about real joules."
+)
+
+PARTLY_ESTIMATED = (
+    "Part of this energy is estimated from busy core time, which follows busy time by construction; only the rest is "
+    "evidence."
 )
 
 _INTERVALS = ("tau", "spearman", "isotonic_r2")
@@ -112,22 +118,26 @@ def make_verdict(
     }
     decided = with_decisions(pairwise, rule)
     cells = [_cell(group) for _, group in decided.groupby([*CELL, "energy"], sort=True)]
-    chosen = measurements[usable(measurements, rule["drop_flags"])]
-    decision, no_evidence = _overall(cells)
+    celled = in_cells(measurements, rule["drop_flags"])
+    chosen = used(measurements, celled)
+    deciding, no_evidence = _deciding(cells, rule["min_configurations"])
+    agreed = {cell["decision"] for cell in deciding}
+    decision = agreed.pop() if len(agreed) == 1 else INCONCLUSIVE
     return {
         "schema_version": SCHEMA_VERSION,
         "experiment": experiment,
         "decision": decision,
         "no_evidence": no_evidence,
-        "answer": _answer(cells, decision, no_evidence),
+        "answer": _answer(deciding, decision, no_evidence),
         "evidence": evidence_of(chosen["evidence"]),
         "weights": sorted(set(chosen["weights"])),
         "hosts": sorted(set(chosen["host"])),
-        "counts": counts(measurements, refused, rule["drop_flags"]),
+        "meters": sorted(set(chosen["meters"].dropna())),
+        "counts": counts(measurements, celled, refused, rule["drop_flags"]),
         "refused": refused.to_dict("records"),
         "rule": rule,
         "cells": cells,
-        "limitations": limitations(measurements, chosen, cells),
+        "limitations": limitations(measurements, celled, chosen, cells),
     }
 
 
@@ -148,7 +158,7 @@ def _cell(pairs: pd.DataFrame) -> dict[str, Any]:
         **{name: str(rows[0][name]) for name in (*CELL, "energy")},
         "evidence": evidence,
         "no_evidence": no_evidence,
-        "note": NO_EVIDENCE if no_evidence else None,
+        "note": {"estimated": NO_EVIDENCE, "mixed": PARTLY_ESTIMATED}.get(evidence or ""),
         "decision": decision,
         "reason": reason,
         "families": families,
@@ -195,18 +205,32 @@ def _known(value: Any, kind: type = str) -> Any:
     return None if pd.isna(value) else kind(value)
 
 
-def _overall(cells: list[dict[str, Any]]) -> tuple[str, bool]:
-    """What all cells with evidence agree on; and whether there is none with evidence."""
+def _deciding(cells: list[dict[str, Any]], least: int) -> tuple[list[dict[str, Any]], bool]:
+    """The cells that must agree on the overall decision; and whether none of them has evidence.
+
+    They are those with evidence, or all when there is none. A set of meters with fewer than ``least`` configurations
+    does not speak where another set has enough for the same load, host, weights and energy: a few stray records, as
+    after a meter dropped out, can't undo a decision.
+    """
     with_evidence = [cell for cell in cells if cell["evidence"] in ("measured", "mixed")]
-    agreed = {cell["decision"] for cell in with_evidence or cells}
-    return (agreed.pop() if len(agreed) == 1 else INCONCLUSIVE), not with_evidence
+    candidates = with_evidence or cells
+    enough = {_place(cell) for cell in candidates if _size(cell) >= least}
+    return [c for c in candidates if _size(c) >= least or _place(c) not in enough], not with_evidence
 
 
-def _answer(cells: list[dict[str, Any]], decision: str, no_evidence: bool) -> str:
+def _place(cell: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(cell[name] for name in (*PLACE, "energy"))
+
+
+def _size(cell: Mapping[str, Any]) -> int:
+    return max(pair["n_configurations"] for pair in cell["pairs"])
+
+
+def _answer(deciding: list[dict[str, Any]], decision: str, no_evidence: bool) -> str:
     """One to three sentences for people."""
-    if not any(cell["evidence"] for cell in cells):
+    considered = [cell for cell in deciding if cell["evidence"]]
+    if not considered:
         return "No answer: there is no usable record with an energy figure."
-    considered = [c for c in cells if c["evidence"] in (("estimated",) if no_evidence else ("measured", "mixed"))]
     told_apart = [name for name in CELL if len({cell[name] for cell in considered}) > 1]
     groups: dict[tuple[str, str, str], list[str]] = {}
     for cell in considered:
@@ -226,6 +250,8 @@ def _answer(cells: list[dict[str, Any]], decision: str, no_evidence: bool) -> st
         text = "It depends on what is counted and where."
     else:
         text = "Not decided by these data."
+    if any(cell["evidence"] == "mixed" for cell in considered):
+        text += " Part of the energy behind this is estimated and follows busy time by construction."
     details = [*where[COUPLED], *where[DECOUPLED], *where[INCONCLUSIVE]]
     shown = "; ".join(details[:4]) + (f"; and {len(details) - 4} more" if len(details) > 4 else "")
     return f"{text} {shown[:1].upper()}{shown[1:]}."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,16 +20,19 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, NullLocator
 from matplotlib.transforms import blended_transform_factory
 
-from ipa_energy.analysis.aggregate import CELL
+from ipa_energy.analysis.cells import CELL
 from ipa_energy.analysis.effects import METRICS
 from ipa_energy.figures.style import (
     BLUE,
     GREY,
     MARKERS,
+    METERS_LINE_IN,
     TEXT_WIDTH_IN,
     VERMILLION,
     blank,
+    list_meters,
     modelled,
+    name_meters,
     print_style,
 )
 
@@ -52,8 +56,8 @@ Line = tuple[str, str | None]
 def draw(effects: pd.DataFrame, evidence: str | None, title: str) -> Figure:
     """The figure of one workload.
 
-    ``effects`` holds the rows of that workload, ``evidence`` says what stands behind the energies. Several hosts or
-    kinds of weights get a marker each. Without any effect the figure says why.
+    ``effects`` holds the rows of that workload, ``evidence`` says what stands behind the energies. Several hosts,
+    kinds of weights or sets of meters get a marker each. Without any effect the figure says why.
     """
     if effects.empty:
         return blank(f"{title}: no knob has two levels among the configurations that were recorded.")
@@ -63,7 +67,8 @@ def draw(effects: pd.DataFrame, evidence: str | None, title: str) -> Figure:
     lines = _lines(effects)
     line_in = _LINE_IN * max(1.0, 0.6 * len(cells))
     word = modelled(evidence).strip()
-    top_in = _TOP_IN + 0.12 * bool(word)
+    meters = name_meters(effects["meters"])
+    top_in = _TOP_IN + 0.12 * bool(word) + METERS_LINE_IN * len(meters)
     bottom_in = _BOTTOM_IN + 0.15 * _legend_rows(cells)
     height = top_in + bottom_in + line_in * len(lines)
     with print_style():
@@ -85,7 +90,8 @@ def draw(effects: pd.DataFrame, evidence: str | None, title: str) -> Figure:
             middle, (bottom_in - 0.32) / height, "ratio to the reference level (log scale)", ha="center", fontsize=7
         )
         figure.text(0.01, 1 - 0.08 / height, title, ha="left", va="top", fontsize=8, fontweight="bold")
-        _legend(figure, cells, 0.02 / height)
+        list_meters(figure, meters)
+        _legend(figure, cells, meters, 0.02 / height)
     return figure
 
 
@@ -199,17 +205,23 @@ def _legend_rows(cells: list[tuple[str, ...]]) -> int:
     return 1 if len(cells) == 1 else 1 + -(-len(cells) // 3)
 
 
-def _legend(figure: Figure, cells: list[tuple[str, ...]], y: float) -> None:
-    """Colours in the first row; below them, where there are several, the hosts and kinds of weights."""
+def _legend(figure: Figure, cells: list[tuple[str, ...]], meters: Mapping[str, str], y: float) -> None:
+    """Colours in the first row; below them, where there are several, the hosts, kinds of weights and sets of meters."""
     colours = {"increase": VERMILLION, "decrease": BLUE, "no clear change (the interval holds 1)": GREY}
     rows = [[Line2D([], [], color=colour, marker="o", markersize=3.5, label=text) for text, colour in colours.items()]]
     if len(cells) > 1:
         rows.append(
             [
                 Line2D(
-                    [], [], color=GREY, marker=mark, markersize=3.5, linestyle="", label=f"{host}, {weights} weights"
+                    [],
+                    [],
+                    color=GREY,
+                    marker=mark,
+                    markersize=3.5,
+                    linestyle="",
+                    label=f"{host}, {weights} weights" + (f", {meters[which]}" if meters else ""),
                 )
-                for (_, host, weights), mark in zip(cells, itertools.cycle(MARKERS), strict=False)
+                for (_, host, weights, which), mark in zip(cells, itertools.cycle(MARKERS), strict=False)
             ]
         )
     above_in = 0.15 * _legend_rows(cells) / figure.get_figheight()

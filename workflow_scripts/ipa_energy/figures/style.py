@@ -7,7 +7,7 @@ Colours are those of Okabe and Ito (*Color Universal Design*, 2008). Figures are
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ from matplotlib.figure import Figure
 from ipa_energy.files import atomic_path
 
 TEXT_WIDTH_IN = 7.2
+
+METERS_LINE_IN = 0.12
+"""Height of each line of :func:`list_meters`, below the title."""
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
     "#000000",
@@ -72,6 +75,20 @@ def print_style() -> Iterator[None]:
 def modelled(evidence: str | None) -> str:
     """The word that must stand before an energy that is not (all) measured; empty when it is."""
     return {"estimated": "estimated ", "mixed": "partly estimated "}.get(evidence or "", "")
+
+
+def name_meters(sets: Iterable[str]) -> dict[str, str]:
+    """A short name for each set of meters, ``meters A``; none where there is one set, which needs no telling apart."""
+    distinct = sorted(set(sets))
+    return {meters: f"meters {chr(ord('A') + i)}" for i, meters in enumerate(distinct)} if len(distinct) > 1 else {}
+
+
+def list_meters(figure: Figure, names: Mapping[str, str]) -> None:
+    """Say below the title what the names of :func:`name_meters` stand for."""
+    height = figure.get_figheight()
+    for i, (meters, name) in enumerate(names.items()):
+        y = 1 - (0.22 + METERS_LINE_IN * i) / height
+        figure.text(0.01, y, f"{name}: {meters}", ha="left", va="top", fontsize=6.5)
 
 
 def blank(message: str) -> Figure:

@@ -5,6 +5,7 @@ All times are ``time.monotonic()`` seconds, which replicas on the same host shar
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,9 @@ from typing import Any
 import numpy as np
 
 from ipa_energy.record import finite
+
+_LEAST_BATCHES = 4
+"""Fewer batches than this say nothing about a drift."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +86,31 @@ def throughput_drift(journal: Journal, begin_s: float, end_s: float) -> float | 
     """
     requests = completed_in(journal, begin_s, end_s)
     ends_s = sorted({r.done_s[-1] for r in requests})
-    if len(ends_s) < 4:
+    if len(ends_s) < _LEAST_BATCHES:
         return None
     middle_s = min(ends_s[:-1], key=lambda t: abs(t - (begin_s + end_s) / 2))
     first = sum(r.done_s[-1] <= middle_s for r in requests) / (middle_s - begin_s)
     second = sum(r.done_s[-1] > middle_s for r in requests) / (end_s - middle_s)
     return abs(second - first) / ((first + second) / 2)
+
+
+def service_drift(journal: Journal, stages: int, begin_s: float, end_s: float) -> float | None:
+    """Largest change of a stage's mean batch service time between the halves of a window, as a fraction of their mean.
+
+    Only batches of the stage's most frequent size count, as an open loop leaves batches of several. Unlike throughput,
+    which follows the arrivals there, this shows the machine. None when a half of every stage holds under 4 batches.
+    """
+    middle_s = (begin_s + end_s) / 2
+    changes = []
+    for stage in range(stages):
+        ended = [b for b in journal.batches if b.stage == stage and begin_s < b.end_s <= end_s]
+        sizes = Counter(b.size for b in ended)
+        usual = [b for b in ended if b.size == sizes.most_common(1)[0][0]]
+        halves = [[b.service_s for b in usual if (b.end_s <= middle_s) == first] for first in (True, False)]
+        if min(map(len, halves)) >= _LEAST_BATCHES:
+            first_s, second_s = (float(np.mean(half)) for half in halves)
+            changes.append(abs(second_s - first_s) / ((first_s + second_s) / 2))
+    return max(changes, default=None)
 
 
 def stage_figures(

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ipa_energy.owner import owner_pid
+from ipa_energy.owner import owner_pid, started_at
 from ipa_energy.serving import preload
 from ipa_energy.serving.replica import MAX_MESSAGE, describe_input
 from ipa_energy.serving.shared import SharedArray
@@ -26,6 +26,10 @@ from ipa_energy.serving.shared import SharedArray
 
 class ServingError(RuntimeError):
     """The engine can't go on; the text names the replica and what happened to it."""
+
+
+class ServerError(RuntimeError):
+    """The preload server can't be used: a fault of the installation or the host, not of a configuration."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +55,9 @@ class Replica:
     facts: dict[str, Any] | None = None
 
 
-def _started_at(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
-
-
 def server_address(owner: int, tag: str) -> str:
     """Name of the preload server's socket: one per user, owner (also after its pid is reused), interpreter and code."""
-    return f"ipa-energy/{os.getuid()}/{owner}.{_started_at(owner)}/{sys.prefix[-40:]}/{tag}"[:100]
+    return f"ipa-energy/{os.getuid()}/{owner}.{started_at(owner)}/{sys.prefix[-40:]}/{tag}"[:100]
 
 
 def _connect(address: str) -> socket.socket | None:
@@ -69,14 +69,14 @@ def _connect(address: str) -> socket.socket | None:
         return None
     if preload.peer_uid(connection) != os.getuid():
         connection.close()
-        raise ServingError(f"the socket of the preload server, {address}, belongs to another user")
+        raise ServerError(f"the socket of the preload server, {address}, belongs to another user")
     return connection
 
 
 def connect_to_server(modules: Sequence[str], tag: str, timeout_s: float = 180.0) -> socket.socket:
     """Connect to the preload server of this workflow run, starting it where there is none.
 
-    ``modules`` are imported before it serves; ``tag`` keeps servers of different code apart. Raises ServingError when
+    ``modules`` are imported before it serves; ``tag`` keeps servers of different code apart. Raises ServerError when
     it does not come up in ``timeout_s``.
     """
     owner = owner_pid()
@@ -93,10 +93,10 @@ def connect_to_server(modules: Sequence[str], tag: str, timeout_s: float = 180.0
         if connection is not None:
             return connection
         if server.poll() is not None:
-            raise ServingError(f"the preload server ended with code {server.returncode}; see the log of this job")
+            raise ServerError(f"the preload server ended with code {server.returncode}; see the log of this job")
         time.sleep(0.02)
     server.kill()
-    raise ServingError(f"the preload server did not come up in {timeout_s:g} s (imports: {', '.join(modules)})")
+    raise ServerError(f"the preload server did not come up in {timeout_s:g} s (imports: {', '.join(modules)})")
 
 
 class Replicas:
