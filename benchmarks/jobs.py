@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,9 @@ import numpy as np
 from ipa_energy.digest import protocol_digest
 from ipa_energy.job import Job, measuring_settings
 from ipa_energy.pipelines.frames import make_frames
+from ipa_energy.record import Record
 from ipa_energy.study import load_study
+from ipa_energy.supervisor import run
 
 QUIET = {"idle_bare_s": 0, "idle_resident_s": 0, "idle_after_s": 0, "warm_up_min_s": 2, "warm_up_max_s": 10}
 
@@ -49,6 +53,20 @@ def make_job(folder: Path, detector: str, classifier: str, batch: int, window_s:
         trace=str(folder / "trace.parquet"),
         protocol_digest=protocol_digest(),
     )
+
+
+def measured(job: Job, folder: Path) -> Record:
+    """Run ``job`` as the workflow would, without what its processes print."""
+    terminal, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    sys.stdout.flush()
+    os.dup2(nowhere, 1)
+    try:
+        return run(job, str(folder / "r.json"), print)
+    finally:
+        sys.stdout.flush()
+        os.dup2(terminal, 1)
+        os.close(terminal)
+        os.close(nowhere)
 
 
 def stage_setup(job: Job, stage: int) -> dict[str, object]:

@@ -10,9 +10,8 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from benchmarks.jobs import make_job
+from benchmarks.jobs import make_job, measured
 from ipa_energy import owner
-from ipa_energy.supervisor import run
 
 PERIODS_S = (1.0, 0.1, 0.01)
 
@@ -28,7 +27,7 @@ def main(rounds: int = 3, seconds: float = 8.0) -> None:
                 job = make_job(
                     Path(folder), "ssdlite320_mobilenet_v3_large", "resnet18", 4, seconds, sample_period_s=period_s
                 )
-                record = run(job, str(Path(folder, "r.json")), print)
+                record = measured(job, Path(folder))
                 served[period_s].append(record["service"]["throughput_rps"])
                 cpu[period_s].append(record["quality"]["sampler_cpu_s"] / record["window"]["duration_s"])
     for period_s in PERIODS_S:

@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from ipa_energy import cost
 from ipa_energy.configuration import Configuration, StageKnobs, grid
+from ipa_energy.energy import evidence_of
 from ipa_energy.plan import ANCHOR_FIRST, ANCHOR_LAST, GRID, make_plan
 from ipa_energy.record import SCHEMA_VERSION, Record, write_record
 
@@ -42,6 +43,13 @@ CLASSIFIERS = {
 
 PRICES = {"core_hour_usd": 0.04, "gpu_hour_usd": 2.5}
 IDLE_W = 10.0
+
+MEASURING_SETTINGS = {"crops_per_frame": 4, "max_wait_s": 0.05, "seed": 1, "gates": {"foreign_cores": 0.25}}
+
+RAPL = ("cpu_package_0", "rapl", "measured")
+NVML = ("gpu_0", "nvml", "measured")
+ESTIMATE = ("cpu", "estimate", "estimated")
+DOMAINS = {"measured": [RAPL], "estimated": [ESTIMATE], "mixed": [ESTIMATE, NVML], "none": []}
 
 
 def video_grid(
@@ -102,8 +110,18 @@ def make_record(
     evidence: str = "measured",
     weights: str | None = "random",
     window_s: float = 30.0,
+    domains: Sequence[tuple[str, str, str]] | None = None,
+    settings: dict[str, Any] | None = None,
+    frames_sha256: str = "f" * 64,
 ) -> Record:
-    """One valid record. Without ``net_j_per_request`` there is no idle baseline, so net energy is null."""
+    """One valid record. Without ``net_j_per_request`` there is no idle baseline, so net energy is null.
+
+    ``domains`` are (domain, meter, evidence) of the parts that share the energy; by default what fits
+    ``evidence``, which else follows from them; () is a measurement without any meter. ``settings`` are those of
+    measuring, by default :data:`MEASURING_SETTINGS`.
+    """
+    if domains is not None:
+        evidence = evidence_of([{"evidence": kind} for _, _, kind in domains])
     repetition = f"block{block}" if role == GRID else f"block{block}-{role}"
     rate = true_throughput_rps(configuration) if throughput_rps is None else throughput_rps
     hourly_usd = cost.usd_per_hour(configuration.cores, configuration.gpus, PRICES)
@@ -136,6 +154,8 @@ def make_record(
             "host": host,
             "weights": None if weights is None else {"weights": weights, "seed": 0, "reason": "synthetic"},
             "protocol_digest": "0" * 64,
+            "settings": MEASURING_SETTINGS if settings is None else settings,
+            "frames": {"count": 8, "sha256": frames_sha256},
         },
         "earlier_tries": [],
     }
@@ -150,6 +170,7 @@ def make_record(
             order=order,
             evidence=evidence,
             flags=list(flags),
+            domains=DOMAINS[evidence] if domains is None else domains,
         )
     return record
 
@@ -164,13 +185,14 @@ def _figures(
     order: int,
     evidence: str,
     flags: list[str],
+    domains: Sequence[tuple[str, str, str]],
 ) -> dict[str, Any]:
     completed = max(1, round(rate * window_s))
     net_j = None if net_j_per_request is None else net_j_per_request * completed
     gross_j = (net_j or 0.0) + IDLE_W * window_s
     idle_w = None if net_j is None else IDLE_W
     begin_s = 1000.0 + order * 60.0
-    energy = {
+    energy: dict[str, float | None] = {
         "gross_j": gross_j,
         "net_j": net_j,
         "mean_w": gross_j / window_s,
@@ -179,6 +201,10 @@ def _figures(
         "idle_after_w": idle_w,
         "uncertainty_j": 0.02 * gross_j,
     }
+    part = {name: None if value is None else value / len(domains) for name, value in energy.items() if domains}
+    if not domains:
+        energy = dict.fromkeys(energy)
+        net_j_per_request = None
     accuracies = {stage.stage: (DETECTORS | CLASSIFIERS)[stage.variant][0] for stage in configuration.stages}
     return {
         "window": {
@@ -230,22 +256,23 @@ def _figures(
         "energy": energy
         | {
             "evidence": evidence,
-            "gross_j_per_request": gross_j / completed,
+            "gross_j_per_request": gross_j / completed if domains else None,
             "net_j_per_request": net_j_per_request,
             "boundary": "CPU package",
             "domains": [
-                energy
+                part
                 | {
-                    "domain": "cpu_package_0",
-                    "meter": "synthetic",
+                    "domain": domain,
+                    "meter": meter,
                     "method": "made up",
-                    "evidence": "estimated" if evidence == "estimated" else "measured",
+                    "evidence": kind,
                     "window_s": window_s,
                     "period_s": 0.001,
                     "check": None,
                     "boundary": "CPU package",
                     "reason": None if net_j is not None else "no idle baseline",
                 }
+                for domain, meter, kind in domains
             ],
             "unavailable": [],
             "reason": None if net_j is not None else "no idle baseline",
@@ -337,7 +364,11 @@ def write_damaged(folder: Path, good: Record) -> list[Path]:
 __all__ = [
     "ANCHOR_FIRST",
     "ANCHOR_LAST",
+    "ESTIMATE",
+    "MEASURING_SETTINGS",
+    "NVML",
     "PRICES",
+    "RAPL",
     "make_record",
     "synthetic_study",
     "true_energy_j",

@@ -292,7 +292,21 @@ def test_records_measured_in_different_ways_are_pointed_out(coupled):
     changed = json.loads(json.dumps(coupled))
     changed[0]["identity"]["workload_settings"] = {"kind": "rate", "rate_rps": 3}
     changed[1]["provenance"]["protocol_digest"] = "1" * 64
-    notes = " ".join(verdict_of(changed)["limitations"])
+    judged = verdict_of(changed)
+    assert judged["counts"]["other_settings"] == 2
+    notes = " ".join(judged["limitations"])
+    assert "1 with other settings" in notes
+    assert "1 with other measuring code" in notes
+
+
+def test_cells_that_were_measured_in_different_ways_are_pointed_out(coupled):
+    elsewhere = json.loads(json.dumps(coupled))
+    for record in elsewhere:
+        record["provenance"] |= {"host": "host-b", "protocol_digest": "1" * 64}
+        record["identity"]["workload_settings"] = {"kind": "rate", "rate_rps": 3}
+    judged = verdict_of(coupled + elsewhere)
+    assert judged["counts"]["other_settings"] == 0
+    notes = " ".join(judged["limitations"])
     assert "2 different settings" in notes
     assert "2 versions of the measuring code" in notes
 

@@ -9,7 +9,7 @@ from matplotlib.text import Text
 from ipa_energy.analysis import aggregate, coupling, effects, tables
 from ipa_energy.figures import energy_against_metrics, knob_effects, style
 from ipa_energy.record import Reading
-from synthetic_records import PRICES, make_record, synthetic_study, video_grid
+from synthetic_records import ESTIMATE, NVML, PRICES, make_record, synthetic_study, video_grid
 
 SMALL = video_grid(classifiers=("resnet18", "resnet50"), batches=(1,))
 
@@ -50,6 +50,9 @@ STUDIES = {
     "good": lambda: synthetic_study("coupled", SMALL),
     "estimated": lambda: synthetic_study("independent", SMALL, evidence="estimated"),
     "two hosts": lambda: synthetic_study("coupled", SMALL) + synthetic_study("coupled", SMALL, host="host-b"),
+    "two sets of meters": lambda: (
+        synthetic_study("coupled", SMALL) + synthetic_study("coupled", SMALL, domains=[ESTIMATE, NVML], experiment="b")
+    ),
     "one repetition": lambda: synthetic_study("coupled", SMALL, blocks=1),
     "no net energy": without_net,
     "one configuration": lambda: synthetic_study("coupled", SMALL[:1]),
@@ -118,6 +121,16 @@ def test_hosts_are_told_apart():
     for figure in both_figures("two hosts"):
         assert "host-a" in words(figure)
         assert "host-b" in words(figure)
+
+
+def test_sets_of_meters_are_told_apart_and_one_alone_is_not_named():
+    for figure in both_figures("two sets of meters"):
+        text = words(figure)
+        for name in ("meters A: cpu:estimate (estimated) + gpu_0:nvml", "meters B: cpu_package_0:rapl"):
+            assert name in text
+        assert "partly estimated" in text
+    for figure in both_figures("good"):
+        assert "rapl" not in words(figure)
 
 
 def test_the_same_data_give_the_same_bytes(tmp_path):

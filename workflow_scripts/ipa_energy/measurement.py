@@ -27,6 +27,7 @@ from ipa_energy.job import Job, job_from_json
 from ipa_energy.meters import open_meters
 from ipa_energy.meters.recorder import Recorder, WindowReading
 from ipa_energy.observation import Window, build_record
+from ipa_energy.plan import block_and_role
 from ipa_energy.record import Record
 from ipa_energy.serving.arrivals import make_workload
 from ipa_energy.serving.engine import Engine
@@ -141,7 +142,10 @@ def measure(job: Job, say: Callable[[str], None]) -> Record:
     configuration = job.configuration
     protocol = job.settings["protocol"]
     workload = make_workload(
-        job.workload_settings, sum(s.batch * s.replicas for s in configuration.stages), job.settings["seed"]
+        job.workload_settings,
+        batch_capacity=sum(s.batch * s.replicas for s in configuration.stages),
+        # The same arrivals for all configurations of a block, others in the next: repetitions hold their chance, too.
+        seed=(job.settings["seed"], block_and_role(job.repetition)[0]),
     )
     arrays, frames, slots = make_arrays(job, workload.in_flight)
     cores = host.available_cores()

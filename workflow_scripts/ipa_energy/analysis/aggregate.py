@@ -59,8 +59,8 @@ def configurations_table(measurements: pd.DataFrame, confidence: float, drop_fla
     ``n`` counts the usable repetitions, ``n_gross`` and ``n_net`` those of them that have that energy; ``n_recorded``
     all records of the grid, of which ``n_flagged`` are ok but flagged, ``n_dropped`` of these left out for a flag in
     ``drop_flags``, ``n_other_settings`` because they were measured unlike most of the cell, ``n_failed`` and
-    ``n_not_run`` without figures. A record without energy may be counted in several cells. Every metric is the mean over usable repetitions
-    with its t-interval in ``{metric}_lo`` and ``{metric}_hi``, null for fewer than two.
+    ``n_not_run`` without figures. A record without energy may be counted in several cells. Every metric is the mean
+    over usable repetitions with its t-interval in ``{metric}_lo`` and ``{metric}_hi``, null for fewer than two.
     """
     fixed = [name for name in measurements.columns if str(name).endswith(".accuracy")]
     fixed += ["pas", "pas_rank", "cores", "gpus", "usd_per_hour"]
@@ -110,7 +110,8 @@ def _first(column: pd.Series) -> object:
 def anchor_table(measurements: pd.DataFrame) -> pd.DataFrame:
     """Drift: every anchor measurement and how far it lies from the mean of all good anchors of its experiment and cell.
 
-    Only anchors that were measured alike (settings, measuring code) are compared. ``{metric}_deviation`` is value / mean - 1, a fraction; null for anchors that failed.
+    Only anchors that were measured alike (settings, measuring code) are compared. ``{metric}_deviation`` is
+    value / mean - 1, a fraction; null for anchors that failed.
     """
     together = ["experiment", *CELL, "configuration"]
     anchors = measurements[measurements["role"] != GRID].sort_values([*together, "order"])

@@ -97,8 +97,9 @@ def _sets_of_meters(usable: pd.DataFrame) -> list[str]:
         if len(numbers) > 1:
             names = "; ".join(f"{meters}: {number}" for meters, number in numbers.items())
             notes.append(
-                f"Workload {workload} on {host} with {weights} weights was measured with {len(numbers)} sets of meters, "
-                f"whose totals hold different things and are never put together (configurations of each: {names})."
+                f"Workload {workload} on {host} with {weights} weights was measured with {len(numbers)} sets of "
+                f"meters, whose totals hold different things and are never put together "
+                f"(configurations of each: {names})."
             )
     return notes
 
@@ -107,9 +108,10 @@ def _measured_otherwise(rows: pd.DataFrame) -> list[str]:
     if rows.empty:
         return []
     reasons = join_words([f"{count} with other {way}" for way, count in rows["other_way"].value_counts().items()])
+    number = f"{len(rows)} usable record{'s were' if len(rows) > 1 else ' was'}"
     return [
-        f"{len(rows)} usable record{'s were' if len(rows) > 1 else ' was'} left out of the statistics: measured {reasons} "
-        "than most of the cell (settings_digest and protocol_digest in measurements.csv tell them apart)."
+        f"{number} left out of the statistics: measured {reasons} than most of the cell "
+        "(settings_digest and protocol_digest in measurements.csv tell them apart)."
     ]
 
 

@@ -86,7 +86,7 @@ def _sets(records: pd.DataFrame, by: list[str]) -> dict[tuple[str, ...], list[st
 
 def _other_ways(candidates: pd.DataFrame) -> pd.Series:
     """In what each record differs from the way most of its cell was measured, of equals the way used last; or null."""
-    found = pd.Series(None, index=candidates.index, dtype="object")
+    found: dict[object, str] = {}
     started = pd.to_datetime(candidates["start_utc"], utc=True, format="ISO8601", errors="coerce")
     started = started.fillna(pd.Timestamp(0, tz="UTC"))
     for _, group in candidates.groupby(CELL, sort=True):
@@ -102,4 +102,4 @@ def _other_ways(candidates: pd.DataFrame) -> pd.Series:
             if way != common:
                 other = ["settings"] * (way[:-1] != common[:-1]) + ["measuring code"] * (way[-1] != common[-1])
                 found[row] = " and ".join(other)
-    return found
+    return pd.Series(found, dtype="object")

@@ -1,9 +1,9 @@
 """Pairwise coupling: energy per request against accuracy, latency, cost and throughput, cell by cell.
 
-A *cell* is a workload on a host with one kind of weights and one set of meters, for gross or for net energy. The measurements table goes in;
-out comes one row per cell and metric with Kendall's tau-b, Spearman's rho and isotonic R2 over configurations, each
-with a cluster-bootstrap interval, Holm-adjusted p-values, and what chance and replicate noise do to them. A statistic
-that can't be had is null, with the reason in words.
+A *cell* is a workload on a host with one kind of weights and one set of meters, for gross or for net energy. The
+measurements table goes in; out comes one row per cell and metric with Kendall's tau-b, Spearman's rho and isotonic R2
+over configurations, each with a cluster-bootstrap interval, Holm-adjusted p-values, and what chance and replicate noise
+do to them. A statistic that can't be had is null, with the reason in words.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ record does not have is null here, never 0.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from ipa_energy import cost
+from ipa_energy.analysis.comparable import meters_of, settings_digest
 from ipa_energy.configuration import PLATFORM_KNOBS, STAGE_KNOBS, configuration_from_dict
 from ipa_energy.files import atomic_path
 from ipa_energy.record import Reading, Record, finite
@@ -40,18 +40,8 @@ ENERGY_TOTALS = (
 
 _TEXT = (
     *("experiment", "configuration", "pipeline", "workload", "workload_settings", "repetition", "role", "host"),
-    *(
-        "weights",
-        "meters",
-        "settings_digest",
-        "protocol_digest",
-        "state",
-        "reason",
-        "start_utc",
-        "evidence",
-        "verdict",
-        "flags",
-    ),
+    *("weights", "meters", "settings_digest", "protocol_digest", "state", "reason", "start_utc", "evidence"),
+    *("verdict", "flags"),
     # of the tables made from this one
     *("path", "energy", "family", "metric", "isotonic_direction", "decision", "decision_reason"),
     *("knob", "level", "reference"),
@@ -212,35 +202,6 @@ def _row(record: Record, prices: Mapping[str, float]) -> dict[str, Any]:
     return (
         row | _window_and_service(record, row["usd_per_hour"]) | _accuracy(record) | _energy(record) | _quality(record)
     )
-
-
-def meters_of(domains: Iterable[Mapping[str, Any]]) -> str | None:
-    """What a total holds, as text that is equal for totals that may be compared; None without any domain.
-
-    ``cpu:estimate (estimated) + gpu_0:nvml``: domain and meter of each part, sorted.
-    """
-    parts = [
-        f"{domain['domain']}:{domain['meter']}" + " (estimated)" * (domain["evidence"] == "estimated")
-        for domain in domains
-    ]
-    return " + ".join(sorted(parts)) or None
-
-
-def settings_digest(record: Record) -> str | None:
-    """Twelve hex digits that differ where measuring settings, frames or workload did; None when it holds no settings.
-
-    The thresholds of the gates are left out: they change which flags a record has, and no joule.
-    """
-    settings = record["provenance"].get("settings")
-    if settings is None:
-        return None
-    way = {
-        "settings": {key: value for key, value in settings.items() if key != "gates"},
-        "frames": (record["provenance"].get("frames") or {}).get("sha256"),
-        "workload": record["identity"]["workload_settings"],
-    }
-    text = json.dumps(way, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _window_and_service(record: Record, hourly_usd: float) -> dict[str, Any]:

@@ -223,7 +223,7 @@ def _place(cell: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _size(cell: Mapping[str, Any]) -> int:
-    return max(pair["n_configurations"] for pair in cell["pairs"])
+    return max(int(pair["n_configurations"]) for pair in cell["pairs"])
 
 
 def _answer(deciding: list[dict[str, Any]], decision: str, no_evidence: bool) -> str:

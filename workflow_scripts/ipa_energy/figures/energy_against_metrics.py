@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ipa_energy.analysis.aggregate import evidence_of
 from ipa_energy.analysis.association import monotone_fit
-from ipa_energy.analysis.cells import CELL
+from ipa_energy.analysis.cells import CELL, PLACE
 from ipa_energy.analysis.coupling import ENERGIES
 from ipa_energy.analysis.effects import levels
 from ipa_energy.analysis.tables import varying_knobs
@@ -48,7 +48,7 @@ _ROW_IN, _TOP_IN = 2.0, 0.45
 
 
 def draw(configurations: pd.DataFrame, pairwise: pd.DataFrame, title: str) -> Figure:
-    """The figure of one workload: a row of panels for each host, kind of weights, set of meters, and gross and net energy.
+    """The figure of one workload: a row of panels for each host, weights, set of meters, and gross and net energy.
 
     Both tables hold the rows of that workload. What can't be drawn is said in its panel, or instead of the figure.
     """
@@ -63,7 +63,7 @@ def draw(configurations: pd.DataFrame, pairwise: pd.DataFrame, title: str) -> Fi
     meters = name_meters(usable["meters"])
     top_in = _TOP_IN + METERS_LINE_IN * len(meters)
     height = top_in + bottom_in + _ROW_IN * len(rows)
-    several = usable.groupby(CELL).ngroups > 1
+    several = usable.groupby(PLACE).ngroups > 1
     with print_style():
         figure = Figure(figsize=(TEXT_WIDTH_IN, height))
         panels = figure.subplots(len(rows), len(METRICS), squeeze=False)
@@ -76,7 +76,7 @@ def draw(configurations: pd.DataFrame, pairwise: pd.DataFrame, title: str) -> Fi
                 _panel(axes, group, energy, metric, styles=_styles(usable, group, colour, marker), found=chosen)
             word = modelled(evidence_of(group["evidence"]))
             where = f"{cell[1]}, {cell[2]} weights\n" if several else ""
-            where += f"{meters[cell[3]]}\n" if meters else ""
+            where += f"{meters[str(cell[3])]}\n" if meters else ""
             axes_row[0].set_ylabel(where + word + LABELS[energy], fontsize=6.5 if where else None)
         figure.text(0.01, 1 - 0.08 / height, title, ha="left", va="top", fontsize=8, fontweight="bold")
         list_meters(figure, meters)

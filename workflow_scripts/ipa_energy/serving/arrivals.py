@@ -2,7 +2,7 @@
 
 ``saturated`` is a closed loop that keeps a fixed number of requests in flight. ``rate`` is an open loop: arrival times
 come from a seeded Poisson process, or from a trace with the number of requests in each second, and never wait for
-responses. The same seed gives every configuration the same arrivals, which is what a paired comparison wants.
+responses. Configurations that get the same seed get the same arrivals, which is what a paired comparison wants.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from typing import Any
 
 import numpy as np
 
+Seed = int | Sequence[int]
+"""What the random numbers of a stream depend on."""
+
 
 @dataclass(frozen=True)
 class Workload:
@@ -25,7 +28,7 @@ class Workload:
     drop_after_s: float | None = None
 
 
-def poisson_arrivals(rate_rps: float, seed: int) -> Iterator[float]:
+def poisson_arrivals(rate_rps: float, seed: Seed) -> Iterator[float]:
     """Endless arrival times in seconds of a Poisson process: cumulative sums of exponential gaps with mean 1/rate."""
     generator = np.random.default_rng(seed)
     time_s = 0.0
@@ -35,7 +38,7 @@ def poisson_arrivals(rate_rps: float, seed: int) -> Iterator[float]:
             yield time_s
 
 
-def trace_arrivals(counts: Sequence[int], seed: int) -> Iterator[float]:
+def trace_arrivals(counts: Sequence[int], seed: Seed) -> Iterator[float]:
     """Endless arrival times with ``counts[i]`` requests in second i, from the beginning again after the last.
 
     Within a second the times are sorted uniform draws: a Poisson process given its count.
@@ -62,7 +65,7 @@ def read_trace(path: str | Path) -> list[int]:
     return counts
 
 
-def make_workload(settings: Mapping[str, Any], batch_capacity: int, seed: int) -> Workload:
+def make_workload(settings: Mapping[str, Any], batch_capacity: int, seed: Seed) -> Workload:
     """The workload for a configuration whose replicas together hold ``batch_capacity`` requests in one batch each."""
     drop_after_s = settings.get("drop_after_s")
     if settings["kind"] == "saturated":
