@@ -19,6 +19,7 @@ rule aggregate_records:
         "../environment.yaml"
     threads: 1
     params:
+        code=analysis_digest(),
         prices=study.settings["prices"],
         analysis={key: study.settings["analysis"][key] for key in ("confidence", "drop_flags")},
     message:

@@ -4,7 +4,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from ipa_energy import owner
-from ipa_energy.digest import protocol_digest
+from ipa_energy.digest import analysis_digest, protocol_digest
 from ipa_energy.job import measuring_settings
 from ipa_energy.layout import record_path
 from ipa_energy.pipelines.frames import frames_digest

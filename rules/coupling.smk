@@ -17,6 +17,7 @@ rule analyse_coupling:
         "../environment.yaml"
     threads: 1
     params:
+        code=analysis_digest(),
         analysis=study.settings["analysis"],
         seed=study.settings["seed"],
     message:

@@ -24,6 +24,7 @@ rule draw_figures:
         "../environment.yaml"
     threads: 1
     params:
+        code=analysis_digest(),
         confidence=study.settings["analysis"]["confidence"],
     message:
         "Draw the figures of workload {wildcards.workload}"

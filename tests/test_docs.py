@@ -209,3 +209,8 @@ def test_the_citation_has_what_the_format_requires():
     (paper,) = citation["references"]
     assert "IPA" in paper["title"]
     assert any("2308.12871" in entry["value"] for entry in paper["identifiers"])
+
+
+@pytest.mark.parametrize("page", READ, ids=_name)
+def test_no_figure_is_left_to_be_filled_in(page):
+    assert not re.search(r"@[A-Z_]{3,}@|to be measured|TBD", page.read_text())

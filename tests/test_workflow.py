@@ -110,24 +110,26 @@ def test_touched_files_and_a_fresh_checkout_measure_nothing_again(finished):
 
 
 @pytest.mark.parametrize(
-    ("file", "old", "new", "measured_again"),
+    ("file", "old", "new", "measured_again", "drawn_again"),
     [
-        ("workflow_scripts/ipa_energy/figures/style.py", "\n\n\n", "\n\n_EDITED = True\n\n\n", 0),
-        ("workflow_scripts/draw_figures.py", '"""', '"""Edited. ', 0),
-        ("workflow_scripts/ipa_energy/serving/engine.py", '"""The engine', '"""An edited docstring. The engine', 0),
-        ("workflow_scripts/ipa_energy/serving/engine.py", "_LONGEST_WAIT_S = 0.05", "_LONGEST_WAIT_S = 0.04", 8),
-        ("workflow_scripts/ipa_energy/meters/estimate.py", "\n\n\n", "\n\n_EDITED = True\n\n\n", 8),
+        ("workflow_scripts/ipa_energy/figures/style.py", "\n\n\n", "\n\n_EDITED = True\n\n\n", 0, True),
+        ("workflow_scripts/draw_figures.py", '"""', '"""Edited. ', 0, False),
+        ("workflow_scripts/ipa_energy/serving/engine.py", '"""The engine', '"""An edited text. The engine', 0, False),
+        ("workflow_scripts/ipa_energy/serving/engine.py", "_LONGEST_WAIT_S = 0.05", "_LONGEST_WAIT_S = 0.04", 8, True),
+        ("workflow_scripts/ipa_energy/meters/estimate.py", "\n\n\n", "\n\n_EDITED = True\n\n\n", 8, True),
     ],
     ids=["plot helper", "plot script", "docstring of the engine", "code of the engine", "code of a meter"],
 )
-def test_editing_measures_again_exactly_what_it_affects(finished, file, old, new, measured_again):
+def test_editing_measures_again_exactly_what_it_affects(finished, file, old, new, measured_again, drawn_again):
     checkout, _ = finished
     path = checkout.folder / file
     source = path.read_text()
     assert old in source
     try:
         path.write_text(source.replace(old, new, 1))
-        assert _measure_jobs(checkout.run("-n")) == measured_again
+        output = checkout.run("-n")
+        assert _measure_jobs(output) == measured_again
+        assert ("draw_figures" in output) == drawn_again
     finally:
         path.write_text(source)
 

@@ -1,14 +1,15 @@
-"""A digest of the code that decides what a measurement yields.
+"""Digests of the code that decides what a rule yields: one for measuring, one for analysing.
 
-Snakemake sees a script's time stamp, not its content, and no imported module at all. The measuring rule carries this
-digest as a parameter instead: a change of measuring code re-measures, whereas a touched file, a fresh checkout, a
-comment, a docstring or a formatting does not.
+Snakemake sees a script's time stamp, not its content, and no imported module at all. The rules carry these digests as
+parameters instead: a change of measuring code re-measures and a change of analysing code analyses again, whereas a
+touched file, a fresh checkout, a comment, a docstring or a formatting does nothing.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -29,9 +30,12 @@ MEASURING_CODE = (
 )
 
 
-def _files() -> list[Path]:
+ANALYSING_CODE = ("analysis", "figures", "cost.py", "record.py")
+
+
+def _files(names: Iterable[str]) -> list[Path]:
     found: list[Path] = []
-    for name in MEASURING_CODE:
+    for name in names:
         path = _LIBRARY / name
         found += sorted(path.rglob("*.py")) if path.is_dir() else [path]
     return found
@@ -55,10 +59,20 @@ def _meaning(source: str) -> str:
     return ast.unparse(tree)
 
 
+def _digest(names: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for path in _files(names):
+        digest.update(f"{path.relative_to(_LIBRARY)}\n{_meaning(path.read_text(encoding='utf-8'))}\n".encode())
+    return digest.hexdigest()[:12]
+
+
 @lru_cache(maxsize=1)
 def protocol_digest() -> str:
     """Twelve hex digits that change when, and only when, the measuring code changes its meaning."""
-    digest = hashlib.sha256()
-    for path in _files():
-        digest.update(f"{path.relative_to(_LIBRARY)}\n{_meaning(path.read_text(encoding='utf-8'))}\n".encode())
-    return digest.hexdigest()[:12]
+    return _digest(MEASURING_CODE)
+
+
+@lru_cache(maxsize=1)
+def analysis_digest() -> str:
+    """The same for the code that makes tables, verdict and figures of the records."""
+    return _digest(ANALYSING_CODE)
