@@ -37,7 +37,7 @@ def tiny_config(**changes):
         "protocol": dict(PROTOCOL),
         # Tests run on busy machines; what the gates do has tests of its own.
         "gates": {"max_foreign_cores": 1000, "max_drift": 10},
-        "analysis": {"drop_flags": []},
+        "analysis": {"drop_flags": [], "bootstrap": 100},
         "anchor": False,
     } | changes
 
