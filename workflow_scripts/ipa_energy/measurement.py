@@ -83,14 +83,15 @@ def _warm_up(engine: Engine, job: Job, in_flight: int | None) -> bool:
 
 
 def _next_completion(engine: Engine, not_before_s: float, give_up_s: float) -> float:
-    """Serve until the last stage completes a batch after ``not_before_s``; its time, or ``give_up_s`` without one."""
+    """Serve until the last stage completes a batch at or after ``not_before_s``; its time, or now without one."""
     seen = engine.completions
 
     def done(now_s: float) -> bool:
         return (engine.completions > seen and engine.last_completion_s >= not_before_s) or now_s >= give_up_s
 
     engine.serve(done)
-    return engine.last_completion_s if engine.completions > seen else time.monotonic()
+    completed = engine.completions > seen and engine.last_completion_s >= not_before_s
+    return engine.last_completion_s if completed else time.monotonic()
 
 
 def _open_window(
