@@ -17,7 +17,12 @@ from ipa_energy.record import Record
 from ipa_energy.study import load_study
 from ipa_energy.supervisor import run
 
-QUIET = {"idle_bare_s": 0, "idle_resident_s": 0, "idle_after_s": 0, "warm_up_min_s": 2, "warm_up_max_s": 10}
+QUIET = {
+    **dict.fromkeys(("idle_bare_s", "idle_resident_s", "idle_after_s", "idle_bare_after_s", "settle_s"), 0),
+    "warm_up_min_s": 2,
+    "warm_up_max_s": 10,
+    "retries": 0,
+}
 
 
 def make_job(folder: Path, detector: str, classifier: str, batch: int, window_s: float, **protocol: float) -> Job:

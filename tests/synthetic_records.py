@@ -199,7 +199,9 @@ def _figures(
         "idle_bare_w": idle_w,
         "idle_resident_w": idle_w,
         "idle_after_w": idle_w,
+        "idle_bare_after_w": idle_w,
         "uncertainty_j": 0.02 * gross_j,
+        "net_uncertainty_j": None if net_j is None else 0.02 * gross_j,
     }
     part = {name: None if value is None else value / len(domains) for name, value in energy.items() if domains}
     if not domains:
@@ -213,7 +215,11 @@ def _figures(
             "start_monotonic_s": begin_s,
             "end_monotonic_s": begin_s + window_s,
             "duration_s": window_s,
-            "phases_s": {"idle_bare": 5.0, "warm_up": 8.0, "window": window_s},
+            "timeline": [
+                {"phase": "idle_bare", "begin_s": begin_s - 13.0, "end_s": begin_s - 8.0},
+                {"phase": "warm_up", "begin_s": begin_s - 8.0, "end_s": begin_s},
+                {"phase": "window", "begin_s": begin_s, "end_s": begin_s + window_s},
+            ],
         },
         "service": {
             "sent": completed,
@@ -264,11 +270,14 @@ def _figures(
                 | {
                     "domain": domain,
                     "meter": meter,
+                    "covers": domain.partition("_")[0],
                     "method": "made up",
                     "evidence": kind,
                     "window_s": window_s,
                     "period_s": 0.001,
-                    "check": None,
+                    "uncertainty_parts_j": {},
+                    "net_uncertainty_parts_j": {},
+                    "checks": [],
                     "boundary": "CPU package",
                     "reason": None if net_j is not None else "no idle baseline",
                 }
@@ -286,6 +295,7 @@ def _figures(
             "dispatcher_cpu_s": 0.3,
             "samples": 300,
             "late_samples": 0,
+            "phase_locking": {},
             "environment": {},
         },
     }

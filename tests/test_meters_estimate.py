@@ -70,11 +70,11 @@ def test_an_estimate_is_never_called_measured():
 
 def test_only_the_meters_listed_are_opened():
     parameters = {"idle_w": 2.0, "watts_per_core": 3.0, "relative_uncertainty": 0.5}
-    opened = open_meters({"use": ["estimate"], "estimate": parameters}, gpu_needed=False)
+    opened = open_meters({"use": ["estimate"], "gpus": "used", "estimate": parameters}, gpu_needed=False)
     assert [meter.name for meter in opened.meters] == ["estimate"]
     assert opened.meters[0].provenance() == parameters
     assert opened.unavailable == ()
-    none = open_meters({"use": ["nvml"], "estimate": parameters}, gpu_needed=False)
+    none = open_meters({"use": ["nvml"], "gpus": "used", "estimate": parameters}, gpu_needed=False)
     assert none.meters == ()
     assert none.unavailable[0][0] == "nvml"
     assert "CPU alone" in none.unavailable[0][1]

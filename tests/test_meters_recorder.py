@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -46,7 +47,7 @@ class SteadyMeter:
     def end(self) -> list[Energy]:
         self._enter("end")
         end_s = time.monotonic()
-        return [Energy(d.name, self.watts * (end_s - self.begin_s), self.begin_s, end_s, 0.0) for d in self.domains]
+        return [Energy(d.name, self.watts * (end_s - self.begin_s), self.begin_s, end_s) for d in self.domains]
 
     def environment(self) -> dict[str, Any]:
         self._enter("environment")
@@ -90,12 +91,23 @@ def test_a_window_has_the_energies_samples_and_environments_of_all_meters():
     assert len(reading.samples) == 4 * reading.sample_count
     assert reading.sample_count + reading.late_samples >= 15
     assert 0 < reading.sampler_cpu_s < 0.3
-    assert reading.environment_begin["one"]["calls"] == 1
-    assert reading.environment_end["two"]["calls"] == len(meters[1].calls)
+    (first_s, first), (last_s, last) = reading.environments  # too short a window for one within
+    assert first["one"]["calls"] == 1
+    assert last["two"]["calls"] == len(meters[1].calls)
+    assert last_s - first_s >= 0.3
     for meter in meters:  # sampling stays inside the window, the environments outside
         assert meter.calls[:2] == ["environment", "begin"]
         assert meter.calls[-2:] == ["end", "environment"]
         assert set(meter.calls[2:-2]) == {"sample"}
+
+
+def test_the_environment_is_looked_at_about_once_a_second_within_the_window(meter, monkeypatch):
+    monkeypatch.setattr("ipa_energy.meters.recorder.ENVIRONMENT_PERIOD_S", 0.1)
+    with Recorder([meter], 0.02) as recorder:
+        reading = recorder.measure_for(0.55)
+    times_s = [time_s for time_s, _ in reading.environments]
+    assert 4 <= len(times_s) <= 8
+    assert all(later - earlier >= 0.1 for earlier, later in pairwise(times_s[:-1]))
 
 
 def test_windows_follow_each_other(meter):
@@ -129,7 +141,7 @@ def test_an_environment_that_fails_is_told_and_costs_no_energy(meter):
     meter.fails = {"environment"}
     with Recorder([meter], 0.01) as recorder:
         reading = recorder.measure_for(0.05)
-    assert reading.environment_begin == {"steady": {"error": "OSError: environment broke"}}
+    assert reading.environments[0][1] == {"steady": {"error": "OSError: environment broke"}}
     assert reading.energies[0].energy_j is not None
 
 

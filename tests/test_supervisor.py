@@ -1,6 +1,7 @@
 """A measurement from job to record, with real models, and everything that can befall it."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -57,9 +58,24 @@ def test_a_measurement_yields_a_whole_consistent_record(tmp_path):
     assert energy["evidence"] == "estimated"
     assert "estimated" in in_words(record)
     assert "estimated" in energy["boundary"]
-    assert energy["net_j"] == pytest.approx(energy["gross_j"] - energy["idle_bare_w"] * window["duration_s"])
+    bare_w = (energy["idle_bare_w"] + energy["idle_bare_after_w"]) / 2
+    assert energy["net_j"] == pytest.approx(energy["gross_j"] - bare_w * window["duration_s"])
+    (domain,) = energy["domains"]
+    for which in ("", "net_"):
+        parts_j = domain[f"{which}uncertainty_parts_j"]
+        assert energy[f"{which}uncertainty_j"] == pytest.approx(math.hypot(*parts_j.values()))
+    assert set(domain["net_uncertainty_parts_j"]) == {"model", "idle"}
     assert record["accuracy"]["pas"] == pytest.approx(0.213 * 0.69758)
-    assert {"start", "idle_bare", "load_models", "warm_up", "window", "idle_after"} <= window["phases_s"].keys()
+    phases = [phase["phase"] for phase in window["timeline"]]
+    assert phases == [
+        *("start", "idle_bare", "load_models", "idle_resident", "warm_up", "window", "quiesce"),
+        *("settle", "idle_after", "stop", "settle", "idle_bare_after"),
+    ]
+    edges_s = [phase[edge] for phase in window["timeline"] for edge in ("begin_s", "end_s")]
+    assert edges_s == sorted(edges_s)
+    (measured,) = (phase for phase in window["timeline"] if phase["phase"] == "window")
+    assert measured["begin_s"] <= window["start_monotonic_s"]
+    assert window["end_monotonic_s"] <= measured["end_s"]
     assert record["provenance"]["weights"]["weights"] == "random"
     assert record["provenance"]["settings"]["protocol"]["window_s"] == 1.0
     assert {tuple(r["cpus"]) for r in record["provenance"]["replicas"].values()} == {

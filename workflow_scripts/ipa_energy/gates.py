@@ -9,19 +9,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ipa_energy.meters.base import Doubt
+
 MEANING = {
     "short_window": "the window is too short for its figures: in seconds, in batches, or in updates of the meter",
     "unsteady_warm_up": "the service times had not become steady when the window was opened",
     "unsteady": "throughput (open loop: service time) changed between the halves of the window",
     "foreign_cpu": "other processes used the CPU during the window",
-    "foreign_gpu": "processes that are not ours were on the GPU",
-    "idle_drift": "idle power with the models resident differed before and after the window",
+    "foreign_gpu": "compute processes that are not ours were on the GPU",
+    "graphics_gpu": "a graphics process was on the GPU, whose work is inside the figure",
+    "idle_drift": "idle power differed before and after the window",
     "missed_deadline": "power samples came late",
     "throttled": "the processor was slowed down by heat or power during the window",
+    "clock_drift": "the processor's clock changed during the window",
+    "temperature_drift": "the processor's temperature changed during the window",
     "overloaded": "the open loop completed less than arrived: its latencies depend on how long it ran",
     "oversubscribed": "the replicas have more threads than the host has cores",
     "meters_disagree": "a meter and its check differ",
+    "check_lost": "a second figure that was being taken was lost within the window",
+    "aliasing": "batches kept step with the updates of the power sensor, which then may see one part of them only",
+    "edge_off_tick": "a window edge lies on no update of the energy counter, whose step is in the uncertainty",
+    "irregular_updates": "the energy counter is updated at irregular intervals, or at none that could be detected",
+    "implausible_power": "a counter rose by more than the hardware can draw: it restarted, or its range is wrong",
 }
+"""Every flag that a record can carry. From ``check_lost`` on they are doubts of a meter itself, except ``aliasing``."""
 
 
 BUSY = 0.95
@@ -52,8 +63,7 @@ class Observations:
     steady_before: bool
     drift: float | None
     foreign_cores: float
-    idle_before_w: float | None
-    idle_after_w: float | None
+    idle_before_and_after_w: tuple[tuple[str, float | None, float | None], ...]
     samples: int
     late_samples: int
     served_fraction: float | None
@@ -63,7 +73,12 @@ class Observations:
     throttle_counts: tuple[int | None, int | None]
     gpu_throttle_reasons: tuple[str, ...]
     foreign_gpu_processes: tuple[str, ...]
-    check_ratios: tuple[float, ...]
+    graphics_processes: tuple[str, ...]
+    clock_changes: tuple[tuple[str, float | None], ...]
+    temperature_changes_c: tuple[tuple[str, float | None], ...]
+    check_ratios: tuple[tuple[str, float], ...]
+    phase_locking: tuple[tuple[str, float | None], ...]
+    doubts: tuple[Doubt, ...]
 
 
 def _window_flags(seen: Observations, gates: Mapping[str, Any]) -> list[Flag]:
@@ -99,26 +114,46 @@ def _machine_flags(seen: Observations, gates: Mapping[str, Any]) -> list[Flag]:
         flags.append(Flag("foreign_cpu", seen.foreign_cores, gates["max_foreign_cores"]))
     if seen.foreign_gpu_processes:
         flags.append(Flag("foreign_gpu", ", ".join(seen.foreign_gpu_processes), "none"))
+    if seen.graphics_processes:
+        flags.append(Flag("graphics_gpu", ", ".join(seen.graphics_processes), "none"))
     before, after = seen.throttle_counts
     if before is not None and after is not None and after > before:
         flags.append(Flag("throttled", after - before, 0))
     if seen.gpu_throttle_reasons:
         flags.append(Flag("throttled", ", ".join(seen.gpu_throttle_reasons), "none"))
+    flags += [
+        Flag("clock_drift", f"{change:.3g} ({what})", gates["max_clock_change"])
+        for what, change in seen.clock_changes
+        if change is not None and change > gates["max_clock_change"]
+    ]
+    flags += [
+        Flag("temperature_drift", f"{change_c:+.3g} °C ({what})", f"{gates['max_temperature_change_c']:g} °C")
+        for what, change_c in seen.temperature_changes_c
+        if change_c is not None and abs(change_c) > gates["max_temperature_change_c"]
+    ]
     return flags
 
 
 def _meter_flags(seen: Observations, gates: Mapping[str, Any]) -> list[Flag]:
     flags = []
-    if seen.idle_before_w and seen.idle_after_w is not None:
-        change = abs(seen.idle_after_w - seen.idle_before_w) / seen.idle_before_w
-        if change > gates["max_idle_change"]:
-            flags.append(Flag("idle_drift", change, gates["max_idle_change"]))
+    for which, before_w, after_w in seen.idle_before_and_after_w:
+        if before_w and after_w is not None:
+            change = abs(after_w - before_w) / before_w
+            if change > gates["max_idle_change"]:
+                flags.append(Flag("idle_drift", f"{change:.3g} ({which})", gates["max_idle_change"]))
     if seen.samples and seen.late_samples / seen.samples > gates["max_late_samples"]:
         flags.append(Flag("missed_deadline", seen.late_samples / seen.samples, gates["max_late_samples"]))
-    for ratio in seen.check_ratios:
-        if abs(ratio - 1.0) > gates["max_counter_disagreement"]:
-            flags.append(Flag("meters_disagree", ratio, gates["max_counter_disagreement"]))
-    return flags
+    flags += [
+        Flag("meters_disagree", f"{ratio:.4g} ({which})", gates["max_counter_disagreement"])
+        for which, ratio in seen.check_ratios
+        if abs(ratio - 1.0) > gates["max_counter_disagreement"]
+    ]
+    flags += [
+        Flag("aliasing", f"{locking:.3g} ({which})", gates["max_phase_locking"])
+        for which, locking in seen.phase_locking
+        if locking is not None and locking > gates["max_phase_locking"]
+    ]
+    return flags + [Flag(doubt.flag, doubt.detail, None) for doubt in seen.doubts]
 
 
 def raised(seen: Observations, gates: Mapping[str, Any]) -> list[Flag]:
@@ -133,5 +168,10 @@ SLOWED_GPU = frozenset(
 )
 """Those of NVML's clock event reasons that mean less speed than the GPU could give; the others are no disturbance."""
 
-RETRYABLE = frozenset({"foreign_cpu", "foreign_gpu", "missed_deadline"})
-"""Flags of a disturbance from outside, after which trying again makes sense."""
+PASSING = (
+    *("foreign_cpu", "foreign_gpu", "missed_deadline", "unsteady_warm_up", "unsteady", "throttled"),
+    *("clock_drift", "temperature_drift", "idle_drift", "meters_disagree", "check_lost", "aliasing"),
+    *("edge_off_tick", "implausible_power"),
+)
+"""Flags of what may pass, after which trying again makes sense: the default of ``protocol.retry_flags``. The others
+(too short a window, too much load for the host, a desktop on the GPU, a counter as it is) would only come again."""

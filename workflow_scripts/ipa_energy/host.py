@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -64,8 +64,8 @@ def foreign_core_seconds(begin: CpuReading, end: CpuReading) -> float:
     return max(0.0, end.host_busy_s - begin.host_busy_s - own_core_seconds(begin, end))
 
 
-def environment() -> dict[str, Any]:
-    """Temperature, clock and throttling of the CPU now; a reading the machine does not give is None."""
+def environment(cpus: Collection[int]) -> dict[str, Any]:
+    """Temperature, throttling and, as the mean over ``cpus``, clock of the CPU; None for what the machine hides."""
     throttles = [
         int(file.read_text())
         for file in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/core_throttle_count")
@@ -75,8 +75,8 @@ def environment() -> dict[str, Any]:
         temperatures = [t.current for readings in psutil.sensors_temperatures().values() for t in readings]
     clock_mhz = None
     with suppress(AttributeError, OSError, NotImplementedError):
-        frequency = psutil.cpu_freq()
-        clock_mhz = frequency.current if frequency else None
+        clocks_mhz = [f.current for cpu, f in enumerate(psutil.cpu_freq(percpu=True)) if cpu in cpus]
+        clock_mhz = sum(clocks_mhz) / len(clocks_mhz) if clocks_mhz else None
     return {
         "cpu_hottest_celsius": max(temperatures, default=None),
         "cpu_clock_mhz": clock_mhz,

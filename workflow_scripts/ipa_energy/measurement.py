@@ -1,8 +1,9 @@
 """The protocol of one measurement, in the process that measures: from a job to a record.
 
 Bare idle -> load the models -> idle with models resident -> warm up until service times are steady -> window -> idle
-again -> quality gates -> record. The process serves (:mod:`.serving`) and reads the meters on a second thread; models
-run in replicas. It expects the host's lock to be held by its supervisor (:mod:`.supervisor`), and is run by it as
+with models resident again -> models gone, bare idle again -> quality gates -> record. The process serves
+(:mod:`.serving`) and reads the meters on a second thread; models run in replicas. It expects the host's lock to be held
+by its supervisor (:mod:`.supervisor`), and is run by it as
 ``python -m ipa_energy.measurement JOB RESULT``.
 """
 
@@ -13,7 +14,7 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -39,14 +40,15 @@ from ipa_energy.trace import write_trace
 _LOAD_TIMEOUT_S = 300.0
 _EDGE_TIMEOUT_S = 5.0
 _LOOK_EVERY_S = 0.25
+_AFTER_LOAD = ("idle_after", "idle_bare_after")
 
 
 @dataclass
 class Clock:
-    """Seconds spent in each phase, and the voice that tells people which phase runs."""
+    """The phases so far with their begin and end (monotonic s), and the voice that tells people which phase runs."""
 
     say: Callable[[str], None]
-    phases_s: dict[str, float] = field(default_factory=dict)
+    timeline: list[dict[str, Any]] = field(default_factory=list)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -56,7 +58,7 @@ class Clock:
         try:
             yield
         finally:
-            self.phases_s[name] = self.phases_s.get(name, 0.0) + time.monotonic() - began_s
+            self.timeline.append({"phase": name, "begin_s": began_s, "end_s": time.monotonic()})
 
 
 def _warm_up(engine: Engine, job: Job, in_flight: int | None) -> bool:
@@ -95,15 +97,22 @@ def _next_completion(engine: Engine, not_before_s: float, give_up_s: float) -> f
 
 
 def _open_window(
-    engine: Engine, recorder: Recorder, job: Job, pids: Sequence[int], steady: bool, clock: Clock
+    engine: Engine,
+    recorder: Recorder,
+    job: Job,
+    pids: Sequence[int],
+    cpus: Collection[int],
+    steady: bool,
+    clock: Clock,
 ) -> Window:
+    """The window; ``pids`` are our processes, ``cpus`` the cores of the replicas."""
     window_s = job.settings["protocol"]["window_s"]
     closed_loop = job.workload_settings["kind"] == "saturated"
     patience_s = max(window_s, 30.0)
     with clock.phase("window"):
         # A closed loop is cut at completions, so that no batch lies across an edge; an open loop by the clock, so that
         # the arrivals decide nothing.
-        environment_begin = host.environment()  # slow on large hosts, so outside the edges
+        environment_begin = host.environment(cpus)  # slow on large hosts, so outside the edges
         now_s = time.monotonic()
         begin_s = _next_completion(engine, now_s, now_s + patience_s) if closed_loop else now_s
         start_utc = datetime.now(UTC)
@@ -119,7 +128,7 @@ def _open_window(
         # The load goes on until the meters have their closing edges: the tail belongs to the window, not to idling.
         give_up_s = time.monotonic() + _EDGE_TIMEOUT_S
         engine.serve(lambda now_s: recorder.finished.is_set() or now_s >= give_up_s)
-        environment_end = host.environment()
+        environment_end = host.environment(cpus)
     reading = recorder.result(timeout_s=_EDGE_TIMEOUT_S)
     return Window(
         begin_s,
@@ -127,14 +136,23 @@ def _open_window(
         start_utc,
         reading,
         (cpu_begin, cpu_end),
-        (environment_begin | reading.environment_begin, environment_end | reading.environment_end),
+        (environment_begin, environment_end),
         max(0.0, dispatcher_end_s - dispatcher_begin_s - reading.sampler_cpu_s),
         steady,
     )
 
 
-def _idle(recorder: Recorder, duration_s: float) -> WindowReading | None:
-    return recorder.measure_for(duration_s) if duration_s > 0 else None
+def _idle(recorder: Recorder, clock: Clock, phase: str, job: Job) -> WindowReading | None:
+    """Idle power of ``phase``; None where the protocol leaves it out."""
+    protocol = job.settings["protocol"]
+    duration_s = protocol[f"{phase}_s"]
+    if duration_s <= 0:
+        return None
+    if phase in _AFTER_LOAD:
+        with clock.phase("settle"):
+            time.sleep(protocol["settle_s"])
+    with clock.phase(phase):
+        return recorder.measure_for(duration_s)
 
 
 def measure(job: Job, say: Callable[[str], None]) -> Record:
@@ -159,8 +177,7 @@ def measure(job: Job, say: Callable[[str], None]) -> Record:
         recorder = Recorder(meters.meters, protocol["sample_period_s"])
     idle: dict[str, WindowReading | None] = {}
     try:
-        with clock.phase("idle_bare"):
-            idle["bare"] = _idle(recorder, protocol["idle_bare_s"])
+        idle["bare"] = _idle(recorder, clock, "idle_bare", job)
         with Replicas(server) as processes:
             with clock.phase("load_models"):
                 plans = plan_replicas(job, arrays, cores)
@@ -169,22 +186,24 @@ def measure(job: Job, say: Callable[[str], None]) -> Record:
                 cpus = {plan.name: plan.cpus for plan in plans}
                 leave_cores(cores, configuration.cores)
                 processes.wait_ready(_LOAD_TIMEOUT_S)
-            with clock.phase("idle_resident"):
-                idle["resident"] = _idle(recorder, protocol["idle_resident_s"])
+            idle["resident"] = _idle(recorder, clock, "idle_resident", job)
             engine = Engine(make_stages(job, processes), processes, workload, frames=frames, slots=slots)
             pids = [os.getpid(), *(r.pid for r in processes.replicas)]
             with clock.phase("warm_up"):
                 steady = _warm_up(engine, job, workload.in_flight)
-            window = _open_window(engine, recorder, job, pids, steady, clock)
-            with clock.phase("idle_after"):
+            used = {cpu for plan in plans for cpu in plan.cpus}
+            window = _open_window(engine, recorder, job, pids, used, steady, clock)
+            with clock.phase("quiesce"):
                 engine.quiesce()
-                idle["after"] = _idle(recorder, protocol["idle_after_s"])
+            idle["after"] = _idle(recorder, clock, "idle_after", job)
             with clock.phase("stop"):
+                processes.stop()
                 facts = {r.name: {"pid": r.pid, "cpus": cpus[r.name], "facts": r.facts} for r in processes.replicas}
+        idle["bare_after"] = _idle(recorder, clock, "idle_bare_after", job)
         os.sched_setaffinity(0, cores)  # the record tells of all cores, not of those left to the dispatcher
         recorder.shutdown()
         write_trace(job.trace, window.reading.samples, window.begin_s)
-        return build_record(job, engine.journal, window, idle, meters, facts, clock.phases_s)
+        return build_record(job, engine.journal, window, idle, meters, facts, clock.timeline)
     finally:
         for meter in meters.meters:
             meter.close()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ipa_energy import gates, host
-from ipa_energy.energy import domain_section, energy_section, idle_power
+from ipa_energy import environment, gates, host
+from ipa_energy.aliasing import phase_locking, update_instants
+from ipa_energy.energy import IDLE_PHASES, domain_section, energy_section, idle_figure
 from ipa_energy.job import Job
 from ipa_energy.meters import OpenMeters
+from ipa_energy.meters.base import Check, Domain, Energy
 from ipa_energy.meters.recorder import WindowReading
 from ipa_energy.record import SCHEMA_VERSION, Record
 from ipa_energy.sections import accuracy_section, cost_section, job_provenance
@@ -19,7 +21,10 @@ from ipa_energy.serving.journal import Journal, service_drift, service_figures, 
 
 @dataclass(frozen=True)
 class Window:
-    """What the measuring window left: its edges, the meters' readings, the CPU used, and whether warm-up was steady."""
+    """What the measuring window left: its edges, the meters' readings, the CPU used, and whether warm-up was steady.
+
+    ``environment`` is that of the host at both edges; those of the meters are in their reading.
+    """
 
     begin_s: float
     end_s: float
@@ -43,12 +48,12 @@ def build_record(
     idle: Mapping[str, WindowReading | None],
     meters: OpenMeters,
     replica_facts: Mapping[str, Any],
-    phases_s: Mapping[str, float],
+    timeline: Sequence[Mapping[str, Any]],
 ) -> Record:
     """The whole record of a measurement that ran.
 
     ``idle`` holds the reading of each idle phase (None where it was left out), ``replica_facts`` what the replicas said
-    of themselves, ``phases_s`` the seconds spent in each phase.
+    of themselves, ``timeline`` the phases with their begin and end.
     """
     configuration = job.configuration
     open_loop = job.workload_settings["kind"] == "rate"
@@ -59,19 +64,20 @@ def build_record(
         open_loop,
         [(s.stage, s.batch, s.replicas) for s in configuration.stages],
     )
+    pairs = list(_counted(meters, window.reading))
+    opinions = _opinions(meters, window.reading)
     domains = [
         domain_section(
-            meter.name,
+            meter,
             domain,
-            next(e for e in window.reading.energies if e.domain == domain.name),
-            idle_power({phase: None if r is None else r.energies for phase, r in idle.items()}, domain.name),
+            energy,
+            {phase: idle_figure(idle.get(phase), domain.name) for phase in IDLE_PHASES},
             window.duration_s,
+            opinions.get(domain.name, ()),
         )
-        for meter in meters.meters
-        for domain in meter.domains
+        for meter, domain, energy in pairs
     ]
-    covered = frozenset(domain.covers for meter in meters.meters for domain in meter.domains)
-    energy = energy_section(domains, covered, meters.unavailable, configuration.platform.device, service["completed"])
+    energy = energy_section(domains, meters.unavailable, configuration.platform.device, service["completed"])
     return {
         "schema_version": SCHEMA_VERSION,
         "identity": job.identity(),
@@ -82,13 +88,13 @@ def build_record(
             "start_monotonic_s": window.begin_s,
             "end_monotonic_s": window.end_s,
             "duration_s": window.duration_s,
-            "phases_s": dict(phases_s),
+            "timeline": [dict(phase) for phase in timeline],
         },
         "service": service,
         "accuracy": accuracy_section(job),
         "cost": cost_section(job, service["throughput_rps"]),
         "energy": energy,
-        "quality": _quality(job, journal, window, service, energy),
+        "quality": _quality(job, journal, window, service, energy, pairs),
         "provenance": host.provenance()
         | {
             **job_provenance(job),
@@ -99,14 +105,64 @@ def build_record(
     }
 
 
+def _counted(meters: OpenMeters, reading: WindowReading) -> Iterator[tuple[str, Domain, Energy]]:
+    """(meter, domain, energy) of every domain that counts; the recorder gives energies in the meters' order."""
+    energies = iter(reading.energies)
+    for meter in meters.meters:
+        for domain in meter.domains:
+            energy = next(energies)
+            if domain.counted:
+                yield meter.name, domain, energy
+
+
+def _opinions(meters: OpenMeters, reading: WindowReading) -> dict[str, list[Check]]:
+    """By domain, what meters that are not counted say of it."""
+    found: dict[str, list[Check]] = {}
+    energies = iter(reading.energies)
+    for meter in meters.meters:
+        for domain in meter.domains:
+            energy = next(energies)
+            if not domain.counted:
+                check = Check(domain.method, energy.energy_j, energy.end_s - energy.begin_s, energy.reason)
+                found.setdefault(domain.name, []).append(check)
+    return found
+
+
+SLOWEST_STEADY_PERIOD_S = 0.01
+"""A meter that is updated at least this often, as RAPL's counters are, sees every batch as it is."""
+
+
+def _phase_locking(journal: Journal, pairs: Sequence[tuple[str, Domain, Energy]]) -> Iterator[tuple[str, float | None]]:
+    """Of each domain that is updated in steps: how closely the updates keep step with the batches of any replica."""
+    begins_s: dict[str, list[float]] = {}
+    for batch in journal.batches:
+        begins_s.setdefault(batch.replica, []).append(batch.begin_s)
+    for _, domain, energy in pairs:
+        if domain.evidence == "measured" and domain.period_s and domain.period_s >= SLOWEST_STEADY_PERIOD_S:
+            updates_s = update_instants(energy.begin_s, energy.end_s, domain.period_s)
+            found = [(phase_locking(updates_s, begins), name) for name, begins in begins_s.items()]
+            closest = max(((value, name) for value, name in found if value is not None), default=None)
+            yield (domain.name, None) if closest is None else (f"{domain.name}, {closest[1]}", closest[0])
+
+
 def _quality(
-    job: Job, journal: Journal, window: Window, service: Mapping[str, Any], energy: Mapping[str, Any]
+    job: Job,
+    journal: Journal,
+    window: Window,
+    service: Mapping[str, Any],
+    energy: Mapping[str, Any],
+    pairs: Sequence[tuple[str, Domain, Energy]],
 ) -> dict[str, Any]:
     reading = window.reading
     foreign_cores = host.foreign_core_seconds(*window.cpu) / window.duration_s
     periods = [d["period_s"] for d in energy["domains"] if d["period_s"]]
-    readings = [reading for end in window.environment for reading in end.get("nvml", {}).values()]
-    gpu = [reading for reading in readings if isinstance(reading, dict)]  # else it is the text of an error
+    before, after = window.environment
+    gpus = environment.gpu_readings(reading.environments)
+    own_pids = window.cpu[0].own_s.keys()
+    summaries = {name: environment.summary(readings) for name, readings in gpus.items()}
+    locking = tuple(_phase_locking(journal, pairs))
+    cpu_clocks_mhz = [e["cpu_clock_mhz"] for e in (before, after) if e["cpu_clock_mhz"] is not None]
+    cpu_temperatures_c = [e["cpu_hottest_celsius"] for e in (before, after) if e["cpu_hottest_celsius"] is not None]
     seen = gates.Observations(
         window_s=window.duration_s,
         fewest_batches=min(stage["batches"] for stage in service["stages"].values()),
@@ -118,28 +174,49 @@ def _quality(
             else throughput_drift(journal, window.begin_s, window.end_s)
         ),
         foreign_cores=foreign_cores,
-        idle_before_w=energy["idle_resident_w"],
-        idle_after_w=energy["idle_after_w"],
+        idle_before_and_after_w=(
+            ("models resident", energy["idle_resident_w"], energy["idle_after_w"]),
+            ("bare", energy["idle_bare_w"], energy["idle_bare_after_w"]),
+        ),
         samples=reading.sample_count,
         late_samples=reading.late_samples,
         busiest_utilisation=max(stage["utilisation"] for stage in service["stages"].values()),
         served_fraction=None if not service["offered_rps"] else service["throughput_rps"] / service["offered_rps"],
         cores_wanted=job.configuration.cores,
         cores_available=len(host.available_cores()),
-        throttle_counts=(
-            window.environment[0]["cpu_throttle_count"],
-            window.environment[1]["cpu_throttle_count"],
-        ),
+        throttle_counts=(before["cpu_throttle_count"], after["cpu_throttle_count"]),
         gpu_throttle_reasons=tuple(
-            reason for g in gpu for reason in g.get("event_reasons") or () if reason in gates.SLOWED_GPU
+            f"{name}: {reason} in {share:.0%} of the readings"
+            for name, found in summaries.items()
+            for reason, share in (found["event_reasons"] or {}).items()
+            if reason in gates.SLOWED_GPU
         ),
         foreign_gpu_processes=tuple(
-            f"{p['name']} (pid {p['pid']})"
-            for g in gpu
-            for p in g.get("compute_processes") or ()
-            if p["pid"] not in window.cpu[0].own_s
+            f"{name}: {process}"
+            for name, readings in gpus.items()
+            for process in environment.others(readings, environment.FOREIGN_KINDS, own_pids)
         ),
-        check_ratios=tuple(d["check"]["ratio"] for d in energy["domains"] if d["check"] and d["check"]["ratio"]),
+        graphics_processes=tuple(
+            f"{name}: {process}"
+            for name, readings in gpus.items()
+            for process in environment.others(readings, environment.GRAPHICS_KINDS, own_pids)
+        ),
+        clock_changes=(
+            ("CPU", environment.relative_range(cpu_clocks_mhz)),
+            *((name, environment.clock_change(readings)) for name, readings in gpus.items()),
+        ),
+        temperature_changes_c=(
+            ("CPU", cpu_temperatures_c[1] - cpu_temperatures_c[0] if len(cpu_temperatures_c) == 2 else None),
+            *((name, environment.temperature_change_c(readings)) for name, readings in gpus.items()),
+        ),
+        check_ratios=tuple(
+            (f"{d['domain']}: {check['method']}", check["ratio"])
+            for d in energy["domains"]
+            for check in d["checks"]
+            if check["ratio"] is not None
+        ),
+        phase_locking=locking,
+        doubts=tuple(doubt for _, _, counted in pairs for doubt in counted.doubts),
     )
     flags = gates.raised(seen, job.settings["gates"])
     return {
@@ -151,5 +228,10 @@ def _quality(
         "dispatcher_cpu_s": window.dispatcher_cpu_s,
         "samples": reading.sample_count,
         "late_samples": reading.late_samples,
-        "environment": {"begin": window.environment[0], "end": window.environment[1]},
+        "phase_locking": dict(locking),
+        "environment": {
+            "begin": before | reading.environments[0][1],
+            "end": after | reading.environments[-1][1],
+            "gpus": summaries,
+        },
     }

@@ -19,7 +19,7 @@ from ipa_energy.files import write_text
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA_FILE = Path(__file__).resolve().parents[2] / "config" / "schemas" / "record.schema.json"
 
 Record = dict[str, Any]

@@ -17,11 +17,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from ipa_energy import gates, host
+from ipa_energy import host
 from ipa_energy.job import Job
 from ipa_energy.lock import measurement_lock
 from ipa_energy.owner import Owner, watched_owner
@@ -112,9 +112,9 @@ def _try_once(job: Job, owner: Owner) -> Record:
         return outcome["record"] if "record" in outcome else empty_record(job, "failed", outcome["failed"])
 
 
-def _disturbed(record: Record) -> bool:
+def _disturbances(record: Record, retry_flags: Collection[str]) -> list[str]:
     flags = (record["quality"] or {"flags": []})["flags"]
-    return any(flag["flag"] in gates.RETRYABLE for flag in flags)
+    return list(dict.fromkeys(flag["flag"] for flag in flags if flag["flag"] in retry_flags))
 
 
 def run(job: Job, record_path: str, say: Callable[[str], None]) -> Record:
@@ -138,12 +138,14 @@ def run(job: Job, record_path: str, say: Callable[[str], None]) -> Record:
 
 def _with_retries(job: Job, say: Callable[[str], None], owner: Owner) -> Record:
     earlier: list[dict[str, Any]] = []
-    for left in range(job.settings["protocol"]["retries"], -1, -1):
+    protocol = job.settings["protocol"]
+    for left in range(protocol["retries"], -1, -1):
         owner.check()
         record = _try_once(job, owner)
-        if left == 0 or not _disturbed(record):
+        disturbances = _disturbances(record, protocol["retry_flags"])
+        if left == 0 or not disturbances:
             break
-        say(f"disturbed ({', '.join(f['flag'] for f in record['quality']['flags'])}); trying again, {left} left")
+        say(f"flagged ({', '.join(disturbances)}); trying again, {left} left")
         earlier.append(record)
         time.sleep(1.0)
     return record | {"earlier_tries": earlier}

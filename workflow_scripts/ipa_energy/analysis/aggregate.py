@@ -22,7 +22,7 @@ METRICS = (
     "offered_rps",
     *(f"latency_{name}_s" for name in LATENCIES),
     "usd_per_1000_requests",
-    *(name for name in ENERGY_TOTALS if name != "uncertainty_j"),
+    *(name for name in ENERGY_TOTALS if not name.endswith("uncertainty_j")),
 )
 """What is averaged over repetitions, with an interval."""
 

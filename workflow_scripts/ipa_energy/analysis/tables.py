@@ -35,7 +35,9 @@ ENERGY_TOTALS = (
     "idle_bare_w",
     "idle_resident_w",
     "idle_after_w",
+    "idle_bare_after_w",
     "uncertainty_j",
+    "net_uncertainty_j",
 )
 
 _TEXT = (

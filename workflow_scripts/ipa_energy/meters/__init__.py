@@ -1,4 +1,4 @@
-"""Energy meters: NVML, RAPL and, where nothing measures, an estimate, behind the interface of :mod:`.base`.
+"""Energy meters: NVML, RAPL and, where nothing measures, an estimate; Zeus as a second opinion. See :mod:`.base`.
 
 :func:`open_meters` takes the config's ``meters`` section and gives the meters that can be used on this host, each part
 of the machine covered once, with a reason for every meter that can't. :class:`.recorder.Recorder` runs them.
@@ -6,7 +6,7 @@ of the machine covered once, with a reason for every meter that can't. :class:`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,34 +32,43 @@ class OpenMeters:
 def open_meters(settings: Mapping[str, Any], gpu_needed: bool) -> OpenMeters:
     """Open the meters that ``settings["use"]`` names; takes up to 2 s.
 
-    ``gpu_needed`` says whether the measured configuration uses a GPU: otherwise the GPU's energy lies outside the
-    boundary and NVML is left alone. The estimate is opened only where no other meter covers the CPU. NVML comes first,
-    because its edges wait for a counter tick: the others then open their windows right at that instant.
+    ``gpu_needed`` says whether the measured configuration uses a GPU: otherwise, unless ``settings["gpus"]`` is
+    ``all``, the GPU's energy lies outside the boundary and NVML is left alone. The estimate is opened only where no
+    other meter covers the CPU. NVML comes first, because its edges wait for a counter tick: the others then open their
+    windows right at that instant.
     """
-    use = settings["use"]
+    use, all_gpus = settings["use"], settings["gpus"] == "all"
     meters: list[Meter] = []
     unavailable: list[tuple[str, str]] = []
+
+    def attempt(name: str, opened: Callable[[], Meter]) -> None:
+        try:
+            meters.append(opened())
+        except MeterUnavailable as error:
+            unavailable.append((name, str(error)))
+
     try:
         if "nvml" in use:
-            if gpu_needed:
-                _try(NvmlMeter, meters, unavailable)
+            if gpu_needed or all_gpus:
+                attempt("nvml", lambda: NvmlMeter(all_gpus=all_gpus))
             else:
                 unavailable.append(
                     ("nvml", "not opened: this configuration runs on the CPU alone, a GPU is outside its boundary")
                 )
         if "rapl" in use:
-            _try(RaplMeter, meters, unavailable)
+            attempt("rapl", RaplMeter)
         covered = {domain.covers for meter in meters for domain in meter.domains}
         if "estimate" in use and "cpu" not in covered:
             meters.append(EstimateMeter(**settings["estimate"]))
+        if "zeus" in use:
+            attempt("zeus", lambda: _open_zeus(meters))
     except BaseException:
         OpenMeters(tuple(meters), ()).close()
         raise
     return OpenMeters(tuple(meters), tuple(unavailable))
 
 
-def _try(kind: type[NvmlMeter] | type[RaplMeter], meters: list[Meter], unavailable: list[tuple[str, str]]) -> None:
-    try:
-        meters.append(kind())
-    except MeterUnavailable as error:
-        unavailable.append((kind.name, str(error)))
+def _open_zeus(others: Sequence[Meter]) -> Meter:
+    from ipa_energy.meters.zeus import ZeusMeter  # noqa: PLC0415 - an optional extra, and slow to import
+
+    return ZeusMeter([domain for meter in others for domain in meter.domains])

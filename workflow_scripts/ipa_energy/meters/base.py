@@ -8,7 +8,9 @@ never 0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 Evidence = Literal["measured", "estimated"]
@@ -22,8 +24,9 @@ class MeterUnavailable(Exception):  # noqa: N818 - a state of the host, not a fa
 class Domain:
     """What a meter covers: a name unique among all meters, and the boundary in words.
 
-    ``covers`` names the parts of the machine inside the boundary (``cpu``, ``dram``, ``gpu``): an estimate steps in
-    only for parts that no other meter covers.
+    ``covers`` names the part of the machine inside the boundary (``cpu``, ``dram``, ``gpu``): an estimate steps in
+    only for parts that no other meter covers. ``counted`` is False for a second opinion on a domain of another meter:
+    it is named like that domain, and its energy becomes a check there and never a part of a total.
     """
 
     name: str
@@ -32,31 +35,61 @@ class Domain:
     method: str
     evidence: Evidence
     period_s: float | None
+    counted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A second figure for the same domain and window, by another method."""
+    """A second figure for the same domain, by another method or another tool.
+
+    ``energy_j`` covers ``window_s`` seconds; None means the same window as the figure that is checked. A check that was
+    meant to be and could not be had has ``energy_j`` None and a ``reason``.
+    """
 
     method: str
     energy_j: float | None
+    window_s: float | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A meter's own doubt about one of its figures: the name of a flag of the quality gates, and what was seen."""
+
+    flag: str
+    detail: str
+
+
+PARTS = ("gain", "offset", "edges", "sampling", "disagreement", "model")
+"""Parts of the uncertainty of one figure that a meter may state, see :class:`Energy`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Energy:
     """Energy of one domain over the meter's own window ``[begin_s, end_s]``.
 
-    ``uncertainty_j`` is the standard uncertainty (k = 1) that the meter can state by itself. ``energy_j`` is None with
-    a ``reason`` when the meter lost it; a ``reason`` beside a figure is a caveat that ``uncertainty_j`` covers.
+    ``uncertainty`` maps parts (:data:`PARTS`) to standard uncertainties (k = 1) in joules: ``gain`` and ``offset`` of
+    the sensor, common to all windows on one device; ``edges``, where the window begins and ends; ``sampling``, scatter
+    of a power that was seen only now and then; ``disagreement`` between the figure and its checks; ``model``. A part
+    that the meter can't know is left out. ``energy_j`` is None with a ``reason`` when the meter lost it; a ``reason``
+    beside a figure is a caveat that the uncertainty covers.
     """
 
     domain: str
     energy_j: float | None
     begin_s: float
     end_s: float
-    uncertainty_j: float | None
-    check: Check | None = None
+    uncertainty: Mapping[str, float] = field(default_factory=dict)
+    checks: tuple[Check, ...] = ()
     reason: str | None = None
+    doubts: tuple[Doubt, ...] = ()
+
+    @property
+    def uncertainty_j(self) -> float | None:
+        """All parts in quadrature; None without a figure or without any part."""
+        if self.energy_j is None or not self.uncertainty:
+            return None
+        return math.hypot(*self.uncertainty.values())
 
     @property
     def mean_w(self) -> float | None:
@@ -91,7 +124,10 @@ class Meter(Protocol):
         """Close the window and give the energy of every domain, in the order of ``domains``."""
 
     def environment(self) -> dict[str, Any]:
-        """Readings for the quality gates (temperatures, clocks, throttling, processes), JSON-ready; may be empty."""
+        """Readings for the quality gates (temperatures, clocks, throttling, processes), JSON-ready; may be empty.
+
+        Taken at both ends of a window and about once a second in it.
+        """
 
     def provenance(self) -> dict[str, Any]:
         """What identifies device and driver, JSON-ready."""

@@ -69,9 +69,9 @@ class EstimateMeter:
         (begin_s, begin_busy_s), (end_s, end_busy_s) = self._begin, _reading()
         if end_busy_s < begin_busy_s:
             reason = "busy time in /proc/stat went backwards (a CPU was taken offline?)"
-            return [Energy("cpu", None, begin_s, end_s, None, reason=reason)]
+            return [Energy("cpu", None, begin_s, end_s, reason=reason)]
         energy_j = self.idle_w * (end_s - begin_s) + self.watts_per_core * (end_busy_s - begin_busy_s)
-        return [Energy("cpu", energy_j, begin_s, end_s, self.relative_uncertainty * energy_j)]
+        return [Energy("cpu", energy_j, begin_s, end_s, {"model": self.relative_uncertainty * energy_j})]
 
     def environment(self) -> dict[str, Any]:
         """Nothing."""

@@ -162,19 +162,19 @@ def _counter_energy(channel: Channel, end: Edge | None, call_s: float) -> Energy
     begin = channel.begin
     if begin is None or end is None:
         begin_s = begin.time_s if begin else call_s
-        return Energy(channel.name, None, begin_s, call_s, None, reason=channel.lost or "no window was begun")
+        return Energy(channel.name, None, begin_s, call_s, reason=channel.lost or "no window was begun")
     window_s = end.time_s - begin.time_s
-    check = None
+    checks: tuple[Check, ...] = ()
     if channel.source is not None:
-        check = Check(_integral_method(channel), _integral_j(channel, begin.time_s, end.time_s))
+        checks = (Check(_integral_method(channel), _integral_j(channel, begin.time_s, end.time_s)),)
     if end.counter_mj == begin.counter_mj or window_s <= 0:
         reason = f"NVML energy counter stood still for the whole window of {window_s:.3f} s"
-        return Energy(channel.name, None, begin.time_s, end.time_s, None, check, reason)
+        return Energy(channel.name, None, begin.time_s, end.time_s, checks=checks, reason=reason)
     energy_j = (end.counter_mj - begin.counter_mj) / 1e3
     edges_j = energy_j / window_s * math.hypot(begin.width_s, end.width_s) / math.sqrt(12)
     notes = "; ".join(f"{name}: {edge.note}" for name, edge in (("begin", begin), ("end", end)) if edge.note)
-    uncertainty_j = math.hypot(GAIN * energy_j, edges_j)
-    return Energy(channel.name, energy_j, begin.time_s, end.time_s, uncertainty_j, check, notes or None)
+    uncertainty = {"gain": GAIN * energy_j, "edges": edges_j}
+    return Energy(channel.name, energy_j, begin.time_s, end.time_s, uncertainty, checks, notes or None)
 
 
 def _integral_energy(channel: Channel, end_s: float) -> Energy:
@@ -182,8 +182,8 @@ def _integral_energy(channel: Channel, end_s: float) -> Energy:
     energy_j = _integral_j(channel, begin_s, end_s)
     if energy_j is None:
         reason = channel.power_lost or "no window was begun"
-        return Energy(channel.name, None, begin_s, end_s, None, reason=reason)
+        return Energy(channel.name, None, begin_s, end_s, reason=reason)
     powers_w = channel.powers_w
     scatter_w = statistics.stdev(powers_w) / math.sqrt(len(powers_w)) if len(powers_w) > 1 else 0.0
-    uncertainty_j = math.hypot(GAIN * energy_j, scatter_w * (end_s - begin_s))
-    return Energy(channel.name, energy_j, begin_s, end_s, uncertainty_j)
+    uncertainty = {"gain": GAIN * energy_j, "sampling": scatter_w * (end_s - begin_s)}
+    return Energy(channel.name, energy_j, begin_s, end_s, uncertainty)

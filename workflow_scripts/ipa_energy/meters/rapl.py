@@ -178,16 +178,17 @@ class RaplMeter:
     def _energy(self, domain: str) -> Energy:
         by_pyrapl = self._by_pyrapl(domain)
         tally = self._primary if by_pyrapl else self._own
-        check = Check("the same counter read from powercap", self._own.joules(domain)) if by_pyrapl else None
+        own = Check("the same counter read from powercap", self._own.joules(domain))
+        checks = (own,) if by_pyrapl else ()
         begin_s, end_s = tally.begin.time_s, tally.now.time_s
         energy_j = tally.joules(domain)
         if energy_j is None:
-            return Energy(domain, None, begin_s, end_s, None, check, tally.lost or "no window was begun")
+            return Energy(domain, None, begin_s, end_s, checks=checks, reason=tally.lost or "no window was begun")
         if end_s <= begin_s or energy_j == 0:
             reason = f"the RAPL counter stood still for the whole window of {end_s - begin_s:.3f} s"
-            return Energy(domain, None, begin_s, end_s, None, check, reason)
+            return Energy(domain, None, begin_s, end_s, checks=checks, reason=reason)
         edges_s = math.hypot(tally.begin.width_s, tally.now.width_s) / math.sqrt(12)
-        return Energy(domain, energy_j, begin_s, end_s, energy_j / (end_s - begin_s) * edges_s, check)
+        return Energy(domain, energy_j, begin_s, end_s, {"edges": energy_j / (end_s - begin_s) * edges_s}, checks)
 
     def environment(self) -> dict[str, Any]:
         """How many wraps were repaired since the meter was opened."""

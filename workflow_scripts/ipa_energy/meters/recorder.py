@@ -19,6 +19,8 @@ from ipa_energy.meters.base import Energy, Meter, PowerSample
 
 EDGE_TIMEOUT_S = 30.0
 """Longest wait for the meters at the edges of an idle window: far beyond any counter's period."""
+ENVIRONMENT_PERIOD_S = 1.0
+"""How often temperatures, clocks and processes are looked at within a window: they change slowly and cost calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,8 @@ class WindowReading:
 
     ``energies`` in the order of the meters and their domains. ``late_samples`` counts samples that came more than half
     a period late, and those left out because a whole period was missed. ``sampler_cpu_s`` is the CPU time of the
-    sampling thread, edges included. The environments are by meter name, taken just outside the window.
+    sampling thread, edges included. ``environments`` are (time in s, readings by meter name): the first and the last
+    taken just outside the window, the others about :data:`ENVIRONMENT_PERIOD_S` apart within it.
     """
 
     energies: tuple[Energy, ...]
@@ -35,8 +38,7 @@ class WindowReading:
     sample_count: int
     late_samples: int
     sampler_cpu_s: float
-    environment_begin: dict[str, Any]
-    environment_end: dict[str, Any]
+    environments: tuple[tuple[float, dict[str, Any]], ...]
 
 
 @dataclass(slots=True)
@@ -143,32 +145,35 @@ class Recorder:
         cpu_s = time.thread_time()
         failures: dict[str, str] = {}
         samples: list[PowerSample] = []
-        environment_begin = self._environments()
+        environments = [self._environment()]
         begin_s = time.monotonic()
         for meter in self._meters:
             self._guard(meter, "begin", failures)
         window.opened.set()
-        taken, late = self._sample_until_closed(window, failures, samples)
+        taken, late = self._sample_until_closed(window, failures, samples, environments)
         energies: list[Energy] = []
         for meter in self._meters:
             ended = self._guard(meter, "end", failures)
             if meter.name in failures:
                 end_s, reason = time.monotonic(), failures[meter.name]
-                ended = [Energy(domain.name, None, begin_s, end_s, None, reason=reason) for domain in meter.domains]
+                ended = [Energy(domain.name, None, begin_s, end_s, reason=reason) for domain in meter.domains]
             energies += ended
-        environment_end = self._environments()
+        environments.append(self._environment())
         return WindowReading(
             energies=tuple(energies),
             samples=samples,
             sample_count=taken,
             late_samples=late,
             sampler_cpu_s=time.thread_time() - cpu_s,
-            environment_begin=environment_begin,
-            environment_end=environment_end,
+            environments=tuple(environments),
         )
 
     def _sample_until_closed(
-        self, window: _Window, failures: dict[str, str], samples: list[PowerSample]
+        self,
+        window: _Window,
+        failures: dict[str, str],
+        samples: list[PowerSample],
+        environments: list[tuple[float, dict[str, Any]]],
     ) -> tuple[int, int]:
         start_s, due, taken, late = time.monotonic(), 0, 0, 0
         while not window.closing.wait(max(start_s + due * self._period_s - time.monotonic(), 0.0)):
@@ -177,6 +182,8 @@ class Recorder:
             for meter in self._meters:
                 samples += self._guard(meter, "sample", failures)
             taken += 1
+            if time.monotonic() - environments[-1][0] >= ENVIRONMENT_PERIOD_S:
+                environments.append(self._environment())
             # Periods that passed altogether are not made up for: bunched samples would say nothing new.
             following = max(due + 1, int((time.monotonic() - start_s) / self._period_s))
             late += following - (due + 1)
@@ -193,11 +200,11 @@ class Recorder:
             failures[meter.name] = f"{meter.name} failed in {call}(): {type(error).__name__}: {error}"
             return []
 
-    def _environments(self) -> dict[str, Any]:
+    def _environment(self) -> tuple[float, dict[str, Any]]:
         readings: dict[str, Any] = {}
         for meter in self._meters:
             try:
                 readings[meter.name] = meter.environment()
             except Exception as error:
                 readings[meter.name] = {"error": f"{type(error).__name__}: {error}"}
-        return readings
+        return time.monotonic(), readings
