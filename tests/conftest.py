@@ -43,12 +43,12 @@ class Checkout:
         short = ("--cores", "all", "--configfile", f"{config}.yaml", "--max-jobs-per-timespan", "100/1s")
         return [sys.executable, "-m", "snakemake", *short, *arguments]
 
-    def start(self, *arguments, config="tiny"):
-        """Start Snakemake in the background, in a process group of its own."""
+    def start(self, *arguments, config="tiny", command=None, environment=None):
+        """Start Snakemake in the background, in a process group of its own; or the whole ``command`` given."""
         return subprocess.Popen(
-            self.command(*arguments, config=config),
+            command or self.command(*arguments, config=config),
             cwd=self.folder,
-            env=self.environment,
+            env=environment or self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

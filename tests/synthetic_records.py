@@ -262,6 +262,7 @@ def _figures(
         "energy": energy
         | {
             "evidence": evidence,
+            "estimated_fraction": {"estimated": 1.0, "mixed": 0.5, "measured": 0.0}.get(evidence),
             "gross_j_per_request": gross_j / completed if domains else None,
             "net_j_per_request": net_j_per_request,
             "boundary": "CPU package",

@@ -81,6 +81,7 @@ def test_a_total_that_adds_an_estimate_is_mixed_and_its_boundary_says_estimated(
     parts = [section(), section(name="cpu", covers="cpu", evidence="estimated")]
     total = energy_section(parts, [], "cuda", 10)
     assert total["evidence"] == "mixed"
+    assert total["estimated_fraction"] == pytest.approx(0.5)
     assert "cpu board (estimated)" in total["boundary"]
     assert evidence_of([]) == "none"
 

@@ -44,10 +44,6 @@ def main() -> None:
         record = run(job, snakemake.output.record, say)
     except (WorkflowGoneError, InfrastructureError) as error:
         sys.exit(str(error))
-    say(in_words(record))
-    if order == 0:
-        for line in without_meters(record):
-            say(line)
     # Snakemake deletes an output before it makes it anew; what was measured stays. That it can't be kept twice is no
     # reason to lose it once, which is what failing here would do.
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -57,6 +53,10 @@ def main() -> None:
         keep_also(snakemake.output.trace, f"{kept}.parquet")
     except OSError as error:
         say(f"not kept in the history: {error}")
+    say(in_words(record))
+    if order == 0:
+        for line in without_meters(record):
+            say(line)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ MEASURING_CODE = (
     "supervisor.py",
     "job.py",
     "energy.py",
+    "environment.py",
+    "aliasing.py",
     "gates.py",
     "host.py",
     "serving",

@@ -197,8 +197,10 @@ def energy_section(
     inside = "; ".join(f"{d['boundary']} ({d['evidence']})" for d in domains) or "nothing"
     missing = [f"the {part}" for part in ("cpu", "dram", "gpu") if part not in covered]
     outside = f" Without a figure: {', '.join(missing)}." if missing else ""
+    estimated_j = [d["gross_j"] for d in domains if d["evidence"] == "estimated"]
     return {
         "evidence": evidence_of(domains),
+        "estimated_fraction": sum(estimated_j) / totals["gross_j"] if totals["gross_j"] else None,
         **totals,
         "gross_j_per_request": _per(totals["gross_j"], completed),
         "net_j_per_request": _per(totals["net_j"], completed),

@@ -158,7 +158,10 @@ def in_words(record: Record) -> str:
         return f"{state}: {reason}"
     service, energy, quality = record["service"], record["energy"], record["quality"]
     per_request = energy["gross_j_per_request"]
-    joules = "energy unknown" if per_request is None else f"{per_request:.3g} J/request ({energy['evidence']})"
+    kind, estimated = energy["evidence"], energy["estimated_fraction"]
+    if kind == "mixed" and estimated is not None:
+        kind += f", {estimated:.0%} of it estimated"
+    joules = "energy unknown" if per_request is None else f"{per_request:.3g} J/request ({kind})"
     flags = ", ".join(dict.fromkeys(f["flag"] for f in quality["flags"]))
     latency_s = service["latency"]["p99_s"]
     p99 = "no request completed" if latency_s is None else f"p99 {latency_s:.3g} s"

@@ -170,7 +170,8 @@ def measurements_table(reading: Reading, prices: Mapping[str, float]) -> pd.Data
         *("window_s", "start_utc", "sent", "completed", "dropped", "failed", "throughput_rps", "offered_rps"),
         *(f"latency_{name}_s" for name in LATENCIES),
         *per_stage,
-        *("pas", "pas_rank", "cores", "gpus", "usd_per_hour", "usd_per_1000_requests", "evidence", "meters"),
+        *("pas", "pas_rank", "cores", "gpus", "usd_per_hour", "usd_per_1000_requests"),
+        *("evidence", "estimated_fraction", "meters"),
         *ENERGY_TOTALS,
         *per_domain,
         *("verdict", "flags", "foreign_cores", "own_cores", "tries", "workload_settings"),
@@ -235,9 +236,8 @@ def _energy(record: Record) -> dict[str, Any]:
     energy = record["energy"]
     if energy is None:
         return {}
-    row = {"evidence": energy["evidence"], "meters": meters_of(energy["domains"])} | {
-        name: energy[name] for name in ENERGY_TOTALS
-    }
+    row = {name: energy[name] for name in ("evidence", "estimated_fraction", *ENERGY_TOTALS)}
+    row["meters"] = meters_of(energy["domains"])
     for domain in energy["domains"]:
         row |= {f"{domain['domain']}.{kind}": domain[kind] for kind in ("gross_j", "net_j")}
     return row
