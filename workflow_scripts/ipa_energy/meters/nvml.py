@@ -1,45 +1,42 @@
-"""The GPU meter: NVML's energy counter between two of its ticks, and beside it the integral of power as a check.
+"""The GPU meter: NVML's energy counter between two of its ticks, and beside it the integrals of power as checks.
 
-The check is the sample-and-hold integral of a *named* power field over the same window. Which part of the signal either
-figure sees is not documented, so their ratio is a result, not a correction. A GPU without the counter (before Volta)
-has the integral as its figure, and its method says so.
-
-Standard uncertainty (k = 1), combined in quadrature:
-
-- gain, 5 %/√3 of the energy: boards of one model differ by about ±5 % (Yang, Adámek and Armour, SC'24, results for more
-  than 70 GPUs). It is common to all windows on one board: it belongs to absolute joules and drops out of contrasts
-  within one board.
-- edges: a tick lies between two polls, whose distance/√12 counts at mean power, for each edge. An edge without a tick
-  counts the whole update period instead.
-- where the integral is the figure: scatter of the power samples, s/√n over the window.
+Here the GPUs are chosen and opened, and windows begun and ended; :mod:`.nvml_energy` makes the figures and says how
+uncertain they are. A GPU whose counter can't be used has the integral of power as its figure, and its method says so.
 """
 
 from __future__ import annotations
 
-import math
 import os
-import statistics
-import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
-from ipa_energy.meters.base import Check, Domain, Energy, MeterUnavailable, PowerSample
-from ipa_energy.meters.counters import hold_integral
-from ipa_energy.meters.nvml_device import Gpu, load_pynvml
-from ipa_energy.meters.nvml_edges import Channel, Edge, align, detect_periods
+from ipa_energy.meters.base import Domain, Energy, MeterUnavailable, PowerSample
+from ipa_energy.meters.nvml_channel import Channel
+from ipa_energy.meters.nvml_coverage import known_coverage
+from ipa_energy.meters.nvml_detection import detect_updates
+from ipa_energy.meters.nvml_device import MODULE_SCOPE, Gpu
+from ipa_energy.meters.nvml_edges import begin_window, end_window, sample
+from ipa_energy.meters.nvml_energy import counter_energy, integral_energy
+from ipa_energy.meters.nvml_environment import Surroundings
+from ipa_energy.meters.nvml_library import load_pynvml, versions
+from ipa_energy.meters.nvml_power import PowerSeries, probe
 from ipa_energy.meters.visible_devices import visible_gpus
 
-GAIN = 0.05 / math.sqrt(3)
 COUNTER_METHOD = "NVML energy counter (nvmlDeviceGetTotalEnergyConsumption), window edges on counter ticks"
 
 
 class NvmlMeter:
-    """NVIDIA GPUs that CUDA would show this process, one domain ``gpu_0``, ``gpu_1``... each, in CUDA's order."""
+    """NVIDIA GPUs, one domain ``gpu_0``, ``gpu_1``... each: those that CUDA would show this process, in CUDA's order.
+
+    With ``all_gpus`` all GPUs of the host, in NVML's order, whatever CUDA_VISIBLE_DEVICES says: for configurations on
+    the CPU of a host whose idle GPUs belong to the node.
+    """
 
     name = "nvml"
 
-    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
-        """Open NVML, find the visible GPUs, detect the counters' period (up to 1.2 s). Raises MeterUnavailable."""
+    def __init__(self, environ: Mapping[str, str] = os.environ, *, all_gpus: bool = False) -> None:
+        """Open NVML, find the GPUs, detect update periods (up to 1.5 s). Raises MeterUnavailable."""
         self._nvml = load_pynvml()
         try:
             self._nvml.nvmlInit()
@@ -47,8 +44,8 @@ class NvmlMeter:
             raise MeterUnavailable(f"no NVIDIA GPU can be read: NVML says {error}") from error
         self._open = True
         try:
-            self._channels = self._find(environ)
-            detect_periods(self._counted())
+            self._channels = [self._channel(n, gpu) for n, gpu in enumerate(self._chosen(environ, all_gpus))]
+            detect_updates(self._channels)
             for channel in self._channels:
                 if channel.lost:
                     raise MeterUnavailable(f"GPU {channel.gpu.index} ({channel.gpu.name}): {channel.lost}")
@@ -58,75 +55,90 @@ class NvmlMeter:
         except MeterUnavailable:
             self.close()
             raise
+        self._surroundings = {
+            channel.name: Surroundings(channel.gpu, channel.fields.memory) for channel in self._channels
+        }
         self.domains = tuple(_domain(channel) for channel in self._channels)
 
-    def _find(self, environ: Mapping[str, str]) -> list[Channel]:
-        gpus = [Gpu(self._nvml, index) for index in range(self._nvml.nvmlDeviceGetCount())]
+    def _chosen(self, environ: Mapping[str, str], all_gpus: bool) -> list[Gpu]:
+        gpus: list[Gpu | None] = []
+        faults: list[str] = []
+        for index in range(self._nvml.nvmlDeviceGetCount()):
+            try:
+                gpus.append(Gpu(self._nvml, index))
+            except self._nvml.NVMLError as error:  # a GPU that nobody asked for may be broken
+                gpus.append(None)
+                faults.append(f"GPU {index} can't be opened: {error}")
+        if all_gpus and gpus:
+            if faults:
+                raise MeterUnavailable(f"all GPUs of the host are to be measured, but {'; '.join(faults)}")
+            return [gpu for gpu in gpus if gpu]
         chosen = visible_gpus(
             environ.get("CUDA_VISIBLE_DEVICES"),
             environ.get("CUDA_DEVICE_ORDER"),
-            [gpu.uuid for gpu in gpus],
-            [gpu.name for gpu in gpus],
+            [gpu.uuid if gpu else None for gpu in gpus],
+            [gpu.name for gpu in gpus if gpu],
+            "; ".join(faults),
         )
-        channels = []
-        for number, gpu in enumerate(gpus[index] for index in chosen):
-            if gpu.mig_enabled():
-                raise MeterUnavailable(
-                    f"GPU {gpu.index} ({gpu.name}) has MIG enabled: NVML has no power of a slice, only of the whole "
-                    "GPU, which others may share; an administrator can switch it off with nvidia-smi -mig 0"
-                )
-            channel = Channel(gpu, f"gpu_{number}", gpu.has_counter(), gpu.power_source())
-            if not channel.counter and channel.source is None:
-                raise MeterUnavailable(f"GPU {gpu.index} ({gpu.name}) reports neither an energy counter nor power")
-            channels.append(channel)
-        return channels
+        return [gpu for index in chosen if (gpu := gpus[index]) is not None]
 
-    def _counted(self) -> list[Channel]:
-        return [channel for channel in self._channels if channel.counter and not channel.lost]
+    def _channel(self, number: int, gpu: Gpu) -> Channel:
+        if gpu.mig_enabled():
+            raise MeterUnavailable(
+                f"GPU {gpu.index} ({gpu.name}) has MIG enabled: NVML has no power of a slice, only of the whole "
+                "GPU, which others may share; an administrator can switch it off with nvidia-smi -mig 0"
+            )
+        fields, fault = probe(gpu), gpu.counter_fault()
+        if fault and not fields.used:
+            refused = "; ".join(f"{label}: {why}" for label, why in fields.refused.items())
+            raise MeterUnavailable(
+                f"GPU {gpu.index} ({gpu.name}) reports neither an energy counter nor power ({fault}; {refused})"
+            )
+        return Channel(gpu, f"gpu_{number}", fields, fault, powers=[PowerSeries(power) for power in fields.used])
 
     def begin(self) -> None:
         """Open a window at the next tick of each counter."""
-        for channel in self._channels:
-            channel.clear()
-        edges = align(self._counted())
-        for channel in self._channels:
-            channel.begin = edges.get(channel.name) if channel.counter else Edge(time.monotonic(), 0, 0.0)
-            channel.read_power()
+        begin_window(self._channels)
 
     def sample(self) -> list[PowerSample]:
-        """Power of every GPU; reads the counters too, so that a reset inside the window is seen."""
-        for channel in self._counted():
-            channel.read_counter()
-        return [sample for channel in self._channels if (sample := channel.read_power()) is not None]
+        """Power of every GPU, by the first of its fields; the counters and the other fields are read too."""
+        return sample(self._channels)
 
     def end(self) -> list[Energy]:
         """Close the window at the next tick of each counter."""
-        call_s = time.monotonic()
-        self.sample()
-        ends = align(self._counted())
+        end_window(self._channels)
         return [
-            _counter_energy(channel, ends.get(channel.name), call_s)
-            if channel.counter
-            else _integral_energy(channel, time.monotonic())
-            for channel in self._channels
+            counter_energy(channel) if channel.fault is None else integral_energy(channel) for channel in self._channels
         ]
 
     def environment(self) -> dict[str, Any]:
-        """Per domain: temperature, SM clock, clock event reasons, all compute processes (the caller's own too)."""
-        return {channel.name: channel.gpu.environment() for channel in self._channels}
+        """Per domain: temperature, clocks, power state, clock event reasons, all processes (the caller's own too)."""
+        return {name: surroundings.read() for name, surroundings in self._surroundings.items()}
 
     def provenance(self) -> dict[str, Any]:
-        """Versions of driver and NVML; identity, power limits, detected period and power source of every GPU."""
+        """Versions of driver, NVML and bindings; per GPU its identity and what was found out about its readings.
+
+        ``failed_readings`` says of :meth:`environment`'s readings so far which ones failed, and why.
+        """
         nvml, gpu = self._nvml, self._channels[0].gpu
         return {
             "driver": gpu.maybe(nvml.nvmlSystemGetDriverVersion),
             "nvml": gpu.maybe(nvml.nvmlSystemGetNVMLVersion),
+            **versions(),
             "gpus": {
                 channel.name: {
                     **channel.gpu.identity(),
-                    "energy_counter": channel.counter,
-                    "counter_period_s": channel.period_s,
-                    "power_source": channel.source,
+                    "energy_counter": channel.fault is None,
+                    "counter_fault": channel.fault,
+                    "counter_updates": asdict(channel.updates) if channel.updates else None,
+                    "power_fields": {
+                        series.power.label: asdict(series.updates) if series.updates else None
+                        for series in channel.powers
+                    },
+                    "refused_power_fields": channel.fields.refused,
+                    "memory_power_field": channel.fields.memory.label if channel.fields.memory else None,
+                    "known_coverage": known_coverage(channel.gpu.name),
+                    "failed_readings": self._surroundings[channel.name].failures,
                 }
                 for channel in self._channels
             },
@@ -144,46 +156,11 @@ class NvmlMeter:
 
 def _domain(channel: Channel) -> Domain:
     boundary = f"whole board of {channel.gpu.name} as its sensor sees it (chip, memory, regulators), without the host"
-    method = COUNTER_METHOD if channel.counter else f"{_integral_method(channel)}; this GPU has no energy counter"
-    return Domain(channel.name, "gpu", boundary, method, "measured", channel.period_s)
-
-
-def _integral_method(channel: Channel) -> str:
-    return f"sample-and-hold integral of {channel.source}"
-
-
-def _integral_j(channel: Channel, begin_s: float, end_s: float) -> float | None:
-    if channel.power_lost or end_s <= begin_s:
-        return None
-    return hold_integral(channel.times_s, channel.powers_w, begin_s, end_s)
-
-
-def _counter_energy(channel: Channel, end: Edge | None, call_s: float) -> Energy:
-    begin = channel.begin
-    if begin is None or end is None:
-        begin_s = begin.time_s if begin else call_s
-        return Energy(channel.name, None, begin_s, call_s, reason=channel.lost or "no window was begun")
-    window_s = end.time_s - begin.time_s
-    checks: tuple[Check, ...] = ()
-    if channel.source is not None:
-        checks = (Check(_integral_method(channel), _integral_j(channel, begin.time_s, end.time_s)),)
-    if end.counter_mj == begin.counter_mj or window_s <= 0:
-        reason = f"NVML energy counter stood still for the whole window of {window_s:.3f} s"
-        return Energy(channel.name, None, begin.time_s, end.time_s, checks=checks, reason=reason)
-    energy_j = (end.counter_mj - begin.counter_mj) / 1e3
-    edges_j = energy_j / window_s * math.hypot(begin.width_s, end.width_s) / math.sqrt(12)
-    notes = "; ".join(f"{name}: {edge.note}" for name, edge in (("begin", begin), ("end", end)) if edge.note)
-    uncertainty = {"gain": GAIN * energy_j, "edges": edges_j}
-    return Energy(channel.name, energy_j, begin.time_s, end.time_s, uncertainty, checks, notes or None)
-
-
-def _integral_energy(channel: Channel, end_s: float) -> Energy:
-    begin_s = channel.begin.time_s if channel.begin else end_s
-    energy_j = _integral_j(channel, begin_s, end_s)
-    if energy_j is None:
-        reason = channel.power_lost or "no window was begun"
-        return Energy(channel.name, None, begin_s, end_s, reason=reason)
-    powers_w = channel.powers_w
-    scatter_w = statistics.stdev(powers_w) / math.sqrt(len(powers_w)) if len(powers_w) > 1 else 0.0
-    uncertainty = {"gain": GAIN * energy_j, "sampling": scatter_w * (end_s - begin_s)}
-    return Energy(channel.name, energy_j, begin_s, end_s, uncertainty)
+    if channel.fault is None:
+        return Domain(channel.name, "gpu", boundary, COUNTER_METHOD, "measured", channel.period_s)
+    main = channel.powers[0]
+    if main.power.scope == MODULE_SCOPE:
+        boundary = (
+            f"whole module of {channel.gpu.name} (on superchips CPU, GPU and memory), without the rest of the host"
+        )
+    return Domain(channel.name, "gpu", boundary, f"{main.method}; {channel.fault}", "measured", main.period_s)

@@ -1,62 +1,72 @@
 """NVML as this project uses it: one GPU behind its handle, in joules, watts and words.
 
-The one place that knows NVML's units, field ids and error codes. Power is always asked for as a *named* field where the
+The place that knows NVML's units, field ids, scopes and error codes. Power is asked for as a *named* field where the
 driver has it: the plain query means a 1 s average on some GPUs and drivers and an instant on others (Yang, Adámek and
 Armour, "Accurate and Convenient Energy Measurements for GPUs", SC'24). ``pynvml`` is the module of nvidia-ml-py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from importlib import metadata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import psutil
-
-from ipa_energy.meters.base import MeterUnavailable
-
-EVENT_REASONS = {
-    0x1: "gpu_idle",
-    0x2: "applications_clocks_setting",
-    0x4: "sw_power_cap",
-    0x8: "hw_slowdown",
-    0x10: "sync_boost",
-    0x20: "sw_thermal_slowdown",
-    0x40: "hw_thermal_slowdown",
-    0x80: "hw_power_brake_slowdown",
-    0x100: "display_clock_setting",
+GPU_SCOPE, MODULE_SCOPE, MEMORY_SCOPE = 0, 1, 2
+SCOPES = {
+    GPU_SCOPE: "GPU scope",
+    MODULE_SCOPE: "module scope: the whole module, which on superchips is CPU and GPU",
+    MEMORY_SCOPE: "memory scope",
 }
-"""Bits of nvmlDeviceGetCurrentClocksEventReasons, named as in nvml.h."""
-
-POWER_INSTANT, POWER_AVERAGE, POWER_USAGE = (
-    "NVML_FI_DEV_POWER_INSTANT (field 186)",
-    "NVML_FI_DEV_POWER_AVERAGE (field 185, 1 s average)",
-    "nvmlDeviceGetPowerUsage (instant or 1 s average, by GPU generation)",
-)
+"""Scopes of the power fields, numbered as in nvml.h."""
+AVERAGE_S = 1.0
+"""What the averaged power looks back on (nvml.h)."""
 
 
-def load_pynvml() -> Any:
-    """The module ``pynvml`` of nvidia-ml-py. Raises MeterUnavailable when it is absent or shadowed."""
-    try:
-        import pynvml  # noqa: PLC0415 - only where a GPU is asked for, so that its absence is a reason and not a crash
-    except ImportError as error:
-        raise MeterUnavailable(f"pynvml can't be imported ({error}); pip install nvidia-ml-py") from error
-    # Up to 11.5 the deprecated distribution ships a package of its own, which wins over nvidia-ml-py's single module.
-    if hasattr(pynvml, "__path__") or not hasattr(pynvml, "NVML_FI_DEV_POWER_INSTANT"):
-        owners = metadata.packages_distributions().get("pynvml", [])
-        others = sorted({owner for owner in owners if owner != "nvidia-ml-py"}) or ["nvidia-ml-py"]
-        named = ", ".join(f"{name} {metadata.version(name)}" for name in others)
-        raise MeterUnavailable(
-            f"`import pynvml` finds {named} at {pynvml.__file__}, which is deprecated or too old and lacks the "
-            f"named power fields; pip uninstall -y {' '.join(others)} && "
-            "pip install --force-reinstall 'nvidia-ml-py>=12.535'"
-        )
-    return pynvml
+@dataclass(frozen=True, slots=True)
+class PowerField:
+    """One of NVML's power readings. Without ``field_id`` it is the plain query nvmlDeviceGetPowerUsage.
+
+    ``averaged_s`` is how far its value looks back: 0 where that is one update at most.
+    """
+
+    name: str
+    field_id: int | None
+    scope: int
+    averaged_s: float
+
+    @property
+    def label(self) -> str:
+        """The field in words, as methods and provenance name it."""
+        if self.field_id is None:
+            return f"{self.name} (instant or 1 s average, by GPU generation and driver)"
+        average = f", {self.averaged_s:g} s average" if self.averaged_s else ""
+        return f"{self.name} (field {self.field_id}{average}, {SCOPES[self.scope]})"
+
+
+def power_instant(scope: int) -> PowerField:
+    """Power of the last update; part of it or all of it, by GPU."""
+    return PowerField("NVML_FI_DEV_POWER_INSTANT", 186, scope, 0.0)
+
+
+def power_average(scope: int) -> PowerField:
+    """Power averaged over the last second."""
+    return PowerField("NVML_FI_DEV_POWER_AVERAGE", 185, scope, AVERAGE_S)
+
+
+POWER_USAGE = PowerField("nvmlDeviceGetPowerUsage", None, GPU_SCOPE, AVERAGE_S)
+
+
+@dataclass(frozen=True, slots=True)
+class PowerReading:
+    """Power in watts, the driver's time stamp of it (µs, if it gives any), or why there is none."""
+
+    power_w: float | None
+    stamp_us: int | None = None
+    error: str | None = None
 
 
 class Gpu:
-    """One physical GPU. Every reading raises ``pynvml.NVMLError`` where NVML fails."""
+    """One physical GPU. Methods raise ``pynvml.NVMLError`` where NVML fails, unless they say otherwise."""
 
     def __init__(self, nvml: Any, index: int) -> None:
         """Take the handle of the GPU that NVML numbers ``index``."""
@@ -70,36 +80,42 @@ class Gpu:
         """Millijoules since the driver was loaded (Volta and newer)."""
         return int(self.nvml.nvmlDeviceGetTotalEnergyConsumption(self.handle))
 
-    def has_counter(self) -> bool:
-        """Whether the GPU has the energy counter."""
+    def counter_fault(self) -> str | None:
+        """Why the energy counter can't be read; None where it can."""
         try:
             self.energy_mj()
-        except (self.nvml.NVMLError_NotSupported, self.nvml.NVMLError_FunctionNotFound):
-            return False
-        return True
+        except (self.nvml.NVMLError_NotSupported, self.nvml.NVMLError_FunctionNotFound) as error:
+            return f"this GPU has no energy counter ({error})"
+        except self.nvml.NVMLError as error:
+            return f"the energy counter can't be read ({error})"
+        return None
 
     def mig_enabled(self) -> bool:
         """Whether the GPU is cut into MIG slices."""
         mode = self.maybe(lambda: self.nvml.nvmlDeviceGetMigMode(self.handle)[0])
         return bool(mode == self.nvml.NVML_DEVICE_MIG_ENABLE)
 
-    def power_source(self) -> str | None:
-        """The best power reading that this GPU answers with a positive value; None when there is none."""
-        for source in (POWER_INSTANT, POWER_AVERAGE, POWER_USAGE):
-            if self.maybe(partial(self.power_w, source)):  # unsupported fields are known to answer success and 0
-                return source
-        return None
+    def read_powers(self, fields: Sequence[PowerField]) -> list[PowerReading]:
+        """All ``fields`` now, the named ones in one call; never raises, each reading has its own error."""
+        named = [(field.field_id, field.scope) for field in fields if field.field_id is not None]
+        try:
+            answers = iter(self.nvml.nvmlDeviceGetFieldValues(self.handle, named) if named else ())
+        except self.nvml.NVMLError as error:
+            failed = PowerReading(None, error=str(error))
+            return [self._usage() if field.field_id is None else failed for field in fields]
+        return [self._usage() if field.field_id is None else self._reading(next(answers)) for field in fields]
 
-    def power_w(self, source: str) -> float:
-        """Board power in watts by the named source."""
-        if source == POWER_USAGE:
-            return float(self.nvml.nvmlDeviceGetPowerUsage(self.handle)) / 1e3
+    def _usage(self) -> PowerReading:
+        try:
+            return PowerReading(float(self.nvml.nvmlDeviceGetPowerUsage(self.handle)) / 1e3)
+        except self.nvml.NVMLError as error:
+            return PowerReading(None, error=str(error))
+
+    def _reading(self, answer: Any) -> PowerReading:
         nvml = self.nvml
-        field = nvml.NVML_FI_DEV_POWER_INSTANT if source == POWER_INSTANT else nvml.NVML_FI_DEV_POWER_AVERAGE
-        answer = nvml.nvmlDeviceGetFieldValues(self.handle, [(field, 0)])[0]
         # The call succeeds as a whole although a field failed: each carries a return code of its own.
         if answer.nvmlReturn != nvml.NVML_SUCCESS:
-            raise nvml.NVMLError(answer.nvmlReturn)
+            return PowerReading(None, error=str(nvml.NVMLError(answer.nvmlReturn)))
         member = {
             nvml.NVML_VALUE_TYPE_DOUBLE: "dVal",
             nvml.NVML_VALUE_TYPE_UNSIGNED_INT: "uiVal",
@@ -107,9 +123,10 @@ class Gpu:
             nvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG: "ullVal",
             nvml.NVML_VALUE_TYPE_SIGNED_LONG_LONG: "sllVal",
             nvml.NVML_VALUE_TYPE_SIGNED_INT: "siVal",
-            nvml.NVML_VALUE_TYPE_UNSIGNED_SHORT: "usVal",
-        }[answer.valueType]
-        return float(getattr(answer.value, member)) / 1e3
+        }.get(answer.valueType)
+        if member is None:
+            return PowerReading(None, error=f"NVML gave a value of the unknown type {answer.valueType}")
+        return PowerReading(float(getattr(answer.value, member)) / 1e3, int(answer.timestamp) or None)
 
     def maybe(self, reading: Callable[[], Any]) -> Any:
         """``reading()``, or None where this GPU, driver or user can't have it."""
@@ -118,27 +135,8 @@ class Gpu:
         except self.nvml.NVMLError:
             return None
 
-    def environment(self) -> dict[str, Any]:
-        """Temperature (°C), SM clock (MHz), clock event reasons and compute processes; None where not supported."""
-        nvml, handle = self.nvml, self.handle
-        reasons = self.maybe(lambda: nvml.nvmlDeviceGetCurrentClocksEventReasons(handle))
-        if reasons is None:  # drivers before 535 know the same bits under the older name
-            reasons = self.maybe(lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))
-        processes = self.maybe(lambda: nvml.nvmlDeviceGetComputeRunningProcesses(handle))
-        return {
-            "temperature_c": self.maybe(lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)),
-            "sm_clock_mhz": self.maybe(lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)),
-            "event_reasons": None
-            if reasons is None
-            else [name for bit, name in EVENT_REASONS.items() if reasons & bit]
-            + [f"bit_{bit}" for bit in range(9, 64) if reasons >> bit & 1],
-            "compute_processes": None
-            if processes is None
-            else [{"pid": int(process.pid), "name": _process_name(process.pid)} for process in processes],
-        }
-
     def identity(self) -> dict[str, Any]:
-        """Name, UUID, firmware and power limits (W); None where not supported."""
+        """Name, UUID, firmware, modes and power limits (W); None where not supported."""
         nvml, handle = self.nvml, self.handle
 
         def watts(reading: Callable[[Any], int]) -> float | None:
@@ -146,6 +144,7 @@ class Gpu:
             return None if milliwatts is None else milliwatts / 1e3
 
         persistence = self.maybe(lambda: nvml.nvmlDeviceGetPersistenceMode(handle))
+        compute_mode = self.maybe(lambda: nvml.nvmlDeviceGetComputeMode(handle))
         return {
             "nvml_index": self.index,
             "name": self.name,
@@ -155,12 +154,9 @@ class Gpu:
             "power_limit_requested_w": watts(nvml.nvmlDeviceGetPowerManagementLimit),
             "power_limit_default_w": watts(nvml.nvmlDeviceGetPowerManagementDefaultLimit),
             "persistence_mode": None if persistence is None else bool(persistence),
+            "compute_mode": COMPUTE_MODES.get(compute_mode),
         }
 
 
-def _process_name(pid: int) -> str | None:
-    # None also inside a container, where NVML gives the pid of another pid namespace.
-    try:
-        return psutil.Process(pid).name()
-    except psutil.Error:
-        return None
+COMPUTE_MODES = {0: "default", 1: "exclusive_thread", 2: "prohibited", 3: "exclusive_process"}
+"""Values of nvmlDeviceGetComputeMode, named as in nvml.h."""

@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from ipa_energy.meters.base import MeterUnavailable
 
 
-def visible_gpus(visible: str | None, order: str | None, uuids: Sequence[str], names: Sequence[str]) -> tuple[int, ...]:
+def visible_gpus(
+    visible: str | None, order: str | None, uuids: Sequence[str | None], names: Sequence[str], faults: str = ""
+) -> tuple[int, ...]:
     """NVML indices of the visible GPUs.
 
-    ``visible`` is ``CUDA_VISIBLE_DEVICES`` (None: unset, all GPUs), ``order`` is ``CUDA_DEVICE_ORDER``. Raises
-    MeterUnavailable when none is visible, when a MIG slice is named, or when an index may mean different boards to CUDA
-    and to NVML.
+    ``visible`` is ``CUDA_VISIBLE_DEVICES`` (None: unset, all GPUs), ``order`` is ``CUDA_DEVICE_ORDER``. The UUID of a
+    GPU that can't be opened is None, and ``faults`` says why. Raises MeterUnavailable when none is visible, when a MIG
+    slice is named, or when an index may mean different boards to CUDA and to NVML.
     """
     if not uuids:
         raise MeterUnavailable("the NVIDIA driver reports no GPU")
@@ -35,6 +37,11 @@ def visible_gpus(visible: str | None, order: str | None, uuids: Sequence[str], n
         index = _resolve(entry, uuids)
         if index is None:
             break
+        if entry.isdigit() and None in uuids:
+            raise MeterUnavailable(
+                f"{faults}; CUDA may number the other GPUs differently without it: name those to be measured by their "
+                "UUIDs in CUDA_VISIBLE_DEVICES"
+            )
         # CUDA numbers GPUs fastest first unless told otherwise, NVML by bus: only between like boards is that the same.
         if entry.isdigit() and len(set(names)) > 1 and order != "PCI_BUS_ID":
             raise MeterUnavailable(
@@ -49,10 +56,10 @@ def visible_gpus(visible: str | None, order: str | None, uuids: Sequence[str], n
     return tuple(chosen)
 
 
-def _resolve(entry: str, uuids: Sequence[str]) -> int | None:
+def _resolve(entry: str, uuids: Sequence[str | None]) -> int | None:
     if entry.isdigit():
         return int(entry) if int(entry) < len(uuids) else None
     if not entry.startswith("GPU-"):
         return None
-    matches = [index for index, uuid in enumerate(uuids) if uuid.startswith(entry)]
+    matches = [index for index, uuid in enumerate(uuids) if uuid and uuid.startswith(entry)]
     return matches[0] if len(matches) == 1 else None
