@@ -35,6 +35,8 @@ def make_job(folder: Path, detector: str, classifier: str, batch: int, window_s:
         "experiment": "benchmark",
         "grid": {"stages": stages},
         "protocol": QUIET | {"window_s": window_s, "steady_cv": 0.2} | protocol,
+        # Every meter that the host has, so that what they cost is seen.
+        "meters": {"gpus": "all"},
     }
     study = load_study(config)
     frames = study.settings["frames"]

@@ -1,7 +1,8 @@
 """What sampling power costs: the sampler's own CPU time, and throughput with and without it.
 
-The sampler's CPU seconds are exact; the throughput ratio shows that nothing else is lost, within the machine's noise.
-Run: ``python -m benchmarks.sampling``.
+All meters that the host has are open. The sampler's CPU seconds are exact, edges and detection of the ticks included;
+what it takes from the serving is at most its share of all cores. The throughput ratio shows that nothing else is lost,
+within the machine's noise. Run: ``python -m benchmarks.sampling``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from benchmarks.jobs import make_job, measured
 from ipa_energy import owner
+from ipa_energy.host import available_cores
 
 PERIODS_S = (1.0, 0.1, 0.01)
 
@@ -21,6 +23,7 @@ def main(rounds: int = 3, seconds: float = 8.0) -> None:
     print(f"Sampling: {rounds} rounds of {seconds:g} s; throughput against a sample period of {PERIODS_S[0]:g} s")
     served: dict[float, list[float]] = {period_s: [] for period_s in PERIODS_S}
     cpu: dict[float, list[float]] = {period_s: [] for period_s in PERIODS_S}
+    meters: set[str] = set()
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(rounds):
             for period_s in PERIODS_S:
@@ -29,7 +32,9 @@ def main(rounds: int = 3, seconds: float = 8.0) -> None:
                 )
                 record = measured(job, Path(folder))
                 served[period_s].append(record["service"]["throughput_rps"])
+                meters |= {domain["meter"] for domain in record["energy"]["domains"]}
                 cpu[period_s].append(record["quality"]["sampler_cpu_s"] / record["window"]["duration_s"])
+    print(f"meters: {', '.join(sorted(meters))}; {len(available_cores())} cores")
     for period_s in PERIODS_S:
         ratio = statistics.median(s / b for s, b in zip(served[period_s], served[PERIODS_S[0]], strict=True))
         share = statistics.median(cpu[period_s])

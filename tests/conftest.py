@@ -28,6 +28,7 @@ class Checkout:
         return os.environ | {
             "PYTHONPATH": str(self.folder / "workflow_scripts"),
             "IPA_ENERGY_LOCK": str(self.lock),
+            "IPA_ENERGY_JOURNAL": str(self.folder / "journal"),
             # Other tests may be workflows to this process; a run of its own is not part of them.
             "IPA_ENERGY_WORKFLOW_PID": "",
         }

@@ -38,8 +38,9 @@ def _one_server_for_all(tmp_path_factory):
     """The test process is the workflow, so that one preload server serves all tests; and the lock is our own."""
     os.environ[OWNER_VARIABLE] = claim_of(os.getpid())
     os.environ["IPA_ENERGY_LOCK"] = str(tmp_path_factory.mktemp("lock") / "lock")
+    os.environ["IPA_ENERGY_JOURNAL"] = str(tmp_path_factory.mktemp("journal"))
     yield
-    del os.environ[OWNER_VARIABLE], os.environ["IPA_ENERGY_LOCK"]
+    del os.environ[OWNER_VARIABLE], os.environ["IPA_ENERGY_LOCK"], os.environ["IPA_ENERGY_JOURNAL"]
 
 
 def test_a_measurement_yields_a_whole_consistent_record(tmp_path):
@@ -116,6 +117,20 @@ def test_oversubscription_when_wanted_is_flagged(tmp_path):
     record = run(tiny_job(tmp_path, grid=config["grid"], oversubscribe=True), str(tmp_path / "r.json"), print)
     assert record["status"]["state"] == "ok"
     assert "oversubscribed" in {flag["flag"] for flag in record["quality"]["flags"]}
+
+
+def test_a_platform_that_can_not_be_put_back_keeps_gpus_from_being_measured_and_only_these(tmp_path, monkeypatch):
+    journal = tmp_path / "journal"
+    journal.mkdir()
+    (journal / "power_limit.GPU-1.json").write_text("{damaged")
+    monkeypatch.setenv("IPA_ENERGY_JOURNAL", str(journal))
+    said = []
+    record = run(tiny_job(tmp_path, meters={"gpus": "all"}), str(tmp_path / "r.json"), said.append)
+    assert record["status"]["state"] == "not_run"
+    assert "left changed" in record["status"]["reason"]
+    assert "power_limit.GPU-1.json" in record["status"]["reason"]
+    assert any("power_limit.GPU-1.json" in line for line in said)
+    assert run(tiny_job(tmp_path), str(tmp_path / "r.json"), said.append)["status"]["state"] == "ok"
 
 
 def test_a_cuda_configuration_without_a_gpu_is_not_run(tmp_path, monkeypatch):

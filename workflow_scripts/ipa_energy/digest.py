@@ -29,10 +29,11 @@ MEASURING_CODE = (
     "serving",
     "meters",
     "pipelines",
+    "platforms",
 )
 
 
-ANALYSING_CODE = ("analysis", "figures", "cost.py", "record.py")
+ANALYSING_CODE = ("analysis", "external", "figures", "cost.py", "record.py")
 
 
 def _files(names: Iterable[str]) -> list[Path]:

@@ -188,7 +188,7 @@ def measure(job: Job, say: Callable[[str], None]) -> Record:
                 processes.wait_ready(_LOAD_TIMEOUT_S)
             idle["resident"] = _idle(recorder, clock, "idle_resident", job)
             engine = Engine(make_stages(job, processes), processes, workload, frames=frames, slots=slots)
-            pids = [os.getpid(), *(r.pid for r in processes.replicas)]
+            pids = [os.getpid(), *meters.process_ids, *(r.pid for r in processes.replicas)]
             with clock.phase("warm_up"):
                 steady = _warm_up(engine, job, workload.in_flight)
             used = {cpu for plan in plans for cpu in plan.cpus}

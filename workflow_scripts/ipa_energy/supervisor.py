@@ -25,6 +25,7 @@ from ipa_energy import host
 from ipa_energy.job import Job
 from ipa_energy.lock import measurement_lock
 from ipa_energy.owner import Owner, watched_owner
+from ipa_energy.platforms import restore_left_behind
 from ipa_energy.record import SCHEMA_VERSION, Record, write_record
 from ipa_energy.sections import accuracy_section, cost_section, job_provenance
 from ipa_energy.trace import write_trace
@@ -129,11 +130,25 @@ def run(job: Job, record_path: str, say: Callable[[str], None]) -> Record:
     else:
         title = f"{job.experiment}: {job.title}"
         with watched_owner() as owner, measurement_lock(title, say, owner.check):
-            record = _with_retries(job, say, owner)
+            reason = _left_changed(job, say)
+            record = empty_record(job, "not_run", reason) if reason else _with_retries(job, say, owner)
     if record["status"]["state"] != "ok":
         write_trace(job.trace, [], 0.0)
     write_record(record_path, record)
     return record
+
+
+def _left_changed(job: Job, say: Callable[[str], None]) -> str | None:
+    """Undo what a killed run left changed on the platform; why that keeps ``job`` from running, or None.
+
+    A GPU whose power limit is still somebody else's would be measured as something that it is not. Measurements that
+    leave GPUs out of their boundary go on.
+    """
+    kept = [restoration.line for restoration in restore_left_behind(say) if restoration.outcome == "kept"]
+    on_gpu = job.configuration.platform.device == "cuda" or job.settings["meters"]["gpus"] == "all"
+    if not kept or not on_gpu:
+        return None
+    return "the platform was left changed and could not be put back: " + "; ".join(kept)
 
 
 def _with_retries(job: Job, say: Callable[[str], None], owner: Owner) -> Record:

@@ -23,6 +23,11 @@ class OpenMeters:
     meters: tuple[Meter, ...]
     unavailable: tuple[tuple[str, str], ...]
 
+    @property
+    def process_ids(self) -> tuple[int, ...]:
+        """Processes that meters keep beside ours: their CPU time is the measurement's own."""
+        return tuple(pid for meter in self.meters for pid in getattr(meter, "process_ids", ()))
+
     def close(self) -> None:
         """Release all devices."""
         for meter in self.meters:
@@ -71,4 +76,4 @@ def open_meters(settings: Mapping[str, Any], gpu_needed: bool) -> OpenMeters:
 def _open_zeus(others: Sequence[Meter]) -> Meter:
     from ipa_energy.meters.zeus import ZeusMeter  # noqa: PLC0415 - an optional extra, and slow to import
 
-    return ZeusMeter([domain for meter in others for domain in meter.domains])
+    return ZeusMeter(others)
