@@ -1,8 +1,12 @@
+include: "external.smk"
+
+
 rule aggregate_records:
     input:
         records=records_of,
         # A plan that changed makes Snakemake look for the records that are missing now.
         plan=plan_of,
+        external=external_of,
     output:
         measurements="results/{experiment}/measurements.csv",
         configurations=report(
@@ -21,7 +25,11 @@ rule aggregate_records:
     params:
         code=analysis_digest(),
         prices=study.settings["prices"],
-        analysis={key: study.settings["analysis"][key] for key in ("confidence", "drop_flags")},
+        analysis={
+            key: study.settings["analysis"][key]
+            for key in ("confidence", "drop_flags", "energy_from")
+        },
+        external_logs=study.settings["external_logs"],
     message:
         "Make the tables of experiment {wildcards.experiment}"
     script:

@@ -5,6 +5,7 @@ from snakemake.exceptions import WorkflowError
 
 from ipa_energy import owner
 from ipa_energy.digest import analysis_digest, protocol_digest
+from ipa_energy.external.settings import matching_files
 from ipa_energy.job import measuring_settings
 from ipa_energy.layout import record_path
 from ipa_energy.pipelines.frames import frames_digest
@@ -60,6 +61,19 @@ def plan_of(wildcards):
         if study.settings["records"] is not None
         else [f"results/{wildcards.experiment}/plan.csv"]
     )
+
+
+def external_of(wildcards):
+    """The table of the external logs, cut to the records; nothing without logs."""
+    return (
+        [f"results/{wildcards.experiment}/external.csv"] if study.settings["external_logs"] else []
+    )
+
+
+def external_logs_of(wildcards):
+    """Every file of every external log; absolute, as they are no output of the workflow."""
+    logs = study.settings["external_logs"].values()
+    return [str(Path(file).resolve()) for log in logs for file in matching_files(log["files"])]
 
 
 def measurement_of(wildcards):

@@ -1,4 +1,4 @@
-"""Make the tables of an experiment from its records.
+"""Make the tables of an experiment from its records, and from external.csv where there are external logs.
 
 measurements.csv (a row per record), configurations.csv (means and intervals per configuration), anchors.csv (drift) and
 refused.csv (files that are no usable records, with the reason).
@@ -8,16 +8,29 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ipa_energy.analysis import aggregate, tables
+from ipa_energy.external.join import join_external
+from ipa_energy.external.settings import RECORD, log_settings
 from ipa_energy.joblog import redirect_to
 from ipa_energy.record import read_records
 
 
 def main(
-    paths: Sequence[str], outputs: Mapping[str, str], prices: Mapping[str, float], analysis: Mapping[str, Any]
+    paths: Sequence[str],
+    outputs: Mapping[str, str],
+    prices: Mapping[str, float],
+    analysis: Mapping[str, Any],
+    *,
+    external: str | None = None,
+    external_logs: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
-    """Read the records and write the four tables."""
+    """Read the records, and the table ``external`` of the cut logs if there is one, and write the four tables."""
     reading = tables.accept(read_records(paths))
-    measurements = tables.measurements_table(reading, prices)
+    measurements = join_external(
+        tables.measurements_table(reading, prices),
+        None if external is None else tables.read_csv(external),
+        {name: log_settings(name, settings) for name, settings in (external_logs or {}).items()},
+        analysis.get("energy_from", RECORD),
+    )
     configurations = aggregate.configurations_table(measurements, analysis["confidence"], analysis["drop_flags"])
     tables.write_csv(outputs["measurements"], measurements)
     tables.write_csv(outputs["configurations"], configurations)
@@ -37,4 +50,6 @@ if __name__ == "__main__":
         dict(snakemake.output.items()),
         snakemake.params.prices,
         snakemake.params.analysis,
+        external=next(iter(snakemake.input.external), None),
+        external_logs=snakemake.params.external_logs,
     )

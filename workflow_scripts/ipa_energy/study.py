@@ -19,6 +19,7 @@ import yaml
 
 from ipa_energy import pipelines
 from ipa_energy.configuration import PLATFORM_KNOBS, STAGE_KNOBS, Configuration, grid
+from ipa_energy.external import settings as external
 from ipa_energy.plan import Measurement, make_plan
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "config" / "schemas"
@@ -168,7 +169,7 @@ def _other_faults(settings: Mapping[str, Any], measurements: int) -> list[str]:
             f"protocol.warm_up_max_s is {protocol['warm_up_max_s']}; allowed: at least warm_up_min_s = "
             f"{protocol['warm_up_min_s']}"
         )
-    return faults
+    return faults + external.faults(settings["external_logs"], settings["analysis"]["energy_from"])
 
 
 def _count(settings: Mapping[str, Any]) -> int:

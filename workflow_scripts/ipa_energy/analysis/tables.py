@@ -47,6 +47,7 @@ _TEXT = (
     # of the tables made from this one
     *("path", "energy", "family", "metric", "isotonic_direction", "decision", "decision_reason"),
     *("knob", "level", "reference"),
+    *("log", "covers", "offset_method", "series", "first_utc", "last_utc", "boundary"),
 )
 _WHOLE = ("block", "order", "sent", "completed", "dropped", "failed", "cores", "gpus", "tries")
 _WHOLE_KNOBS = tuple(knob for knob in STAGE_KNOBS if knob != "variant")
@@ -64,6 +65,7 @@ _COUNTS = (
     "n_not_run",
     "n_gross",
     "n_net",
+    *("samples", "rows", "missing", "negative", "duplicates", "out_of_order", "records"),
 )
 
 
