@@ -1,6 +1,3 @@
-include: "external.smk"
-
-
 rule aggregate_records:
     input:
         records=records_of,

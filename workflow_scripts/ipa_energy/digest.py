@@ -33,7 +33,7 @@ MEASURING_CODE = (
 )
 
 
-ANALYSING_CODE = ("analysis", "external", "figures", "cost.py", "record.py")
+ANALYSING_CODE = ("analysis", "external", "figures", "cost.py", "energy.py", "record.py")
 
 
 def _files(names: Iterable[str]) -> list[Path]:

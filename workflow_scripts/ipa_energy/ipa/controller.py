@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from ipa_energy.ipa.options import Input, Options, PerStage, make_options
 from ipa_energy.ipa.predictors import Predictor
 from ipa_energy.ipa.profile import Profile
-from ipa_energy.ipa.simulation import Configuration, Decide
+from ipa_energy.ipa.run_log import Configuration, Decide
 from ipa_energy.ipa.solver import Solution
 from ipa_energy.ipa.ticks import Floats
 

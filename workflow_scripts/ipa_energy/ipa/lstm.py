@@ -33,10 +33,8 @@ _FORMAT = 1
 class Training:
     """How the network is trained.
 
-    ``test_share`` is the newest part of the history, ``validation_share`` that of the rest. The windows that train begin
-    ``stride_s`` apart; all others 10 s, as decisions do.
-
-    Training ends after ``epochs``, or when the validation error has not fallen for ``patience`` of them; the weights of
+    ``test_share`` is the newest part of the history, ``validation_share`` that of the rest. Windows that train begin
+    ``stride_s`` apart; all others 10 s, as decisions do. Training ends after ``epochs``, or when the validation error has not fallen for ``patience`` of them; the weights of
     the best epoch are kept.
     """
 

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ipa_energy.ipa.simulation import Configuration, Log
+from ipa_energy.ipa.run_log import Configuration, Log
 from ipa_energy.ipa.ticks import Floats
 
 FIGURES = {
