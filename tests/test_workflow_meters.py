@@ -102,9 +102,7 @@ def test_a_gpu_lost_in_the_window_makes_the_total_null_and_the_run_goes_on(tmp_p
 
 
 def test_a_gpu_cut_by_mig_is_named_in_the_record_and_on_the_terminal(tmp_path):
-    _, (record,), output = run_on_machine(
-        tmp_path, "mig 1\n", meters={"use": ["nvml", "estimate"], "gpus": "all"}
-    )
+    _, (record,), output = run_on_machine(tmp_path, "mig 1\n", meters={"use": ["nvml", "estimate"], "gpus": "all"})
     (missing,) = record["energy"]["unavailable"]
     assert missing["meter"] == "nvml"
     assert "MIG" in missing["reason"]

@@ -1,7 +1,7 @@
 """Runs a command on a machine whose CPU packages draw a known power: fake powercap counters under /sys/class.
 
-Has to start in a mount namespace of its own (``unshare -m``). Arguments: watts of a package (its DRAM draws a quarter of
-that), then the command. Ends with the command's code.
+Has to start in a mount namespace of its own (``unshare -m``). Arguments: watts of a package (its DRAM draws a quarter
+of that), then the command. Ends with the command's code.
 """
 
 import subprocess

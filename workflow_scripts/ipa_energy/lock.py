@@ -20,6 +20,7 @@ LOCK_FILE = Path("/tmp/ipa-energy.measurement.lock")
 """Not under TMPDIR, which often differs between users and jobs of one host."""
 
 _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW  # a link planted in a shared folder must not make us write elsewhere
+_NAME_LOOKS = 5
 _POLL_S = 0.1
 _REMIND_S = 60.0
 
@@ -48,12 +49,14 @@ def _open_existing(path: Path) -> int:
 
 
 def _holder(handle: int) -> str:
-    try:
-        facts = json.loads(os.pread(handle, 4096, 0))
-        since_s = time.time() - facts["since_unix_s"]
-        return f"process {facts['pid']} ({facts['what']}), for {since_s:.0f} s"
-    except (ValueError, KeyError, TypeError):
-        return "a process that left no name"
+    for _ in range(_NAME_LOOKS):
+        try:
+            facts = json.loads(os.pread(handle, 4096, 0))
+            since_s = time.time() - facts["since_unix_s"]
+            return f"process {facts['pid']} ({facts['what']}), for {since_s:.0f} s"
+        except (ValueError, KeyError, TypeError):
+            time.sleep(_POLL_S)  # its holder may have taken it this instant, and is about to write
+    return "a process that left no name"
 
 
 @contextmanager
