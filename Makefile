@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CONFIG ?= config/config.yaml
 
-.PHONY: run test lint lock clean report benchmark
+.PHONY: run test lint lock clean report benchmark proof
 .DEFAULT_GOAL := run
 
 $(READY): requirements.lock pyproject.toml
@@ -37,10 +37,14 @@ test: lint
 benchmark: $(READY)
 	$(BIN)/python -m benchmarks
 
+# Our meters, and two other tools, on stub hardware of known energy: rewrites the table of docs/proof.md.
+proof: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m proof
+
 # Pin what pyproject.toml asks for, with hashes, for every supported Python. Needs uv.
 lock:
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --quiet --custom-compile-command "make lock" -o requirements.lock
 
 clean:
-	rm -rf $(VENV) .snakemake
+	rm -rf $(VENV) .venv-proof .snakemake
