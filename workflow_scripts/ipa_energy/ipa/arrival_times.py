@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ipa_energy.ipa.random_streams import stream
 from ipa_energy.ipa.ticks import Floats, Ints
 from ipa_energy.serving.arrivals import Seed
 
@@ -25,7 +26,7 @@ def arrivals_in_counts(counts: Ints, seed: Seed) -> Floats:
     if array.ndim != 1 or (array < 0).any() or (array % 1 != 0).any():
         raise ValueError("a trace is one whole number of requests, 0 or more, for each second")
     seconds = np.repeat(np.arange(len(array), dtype=float), array.astype(np.int64))
-    times = seconds + np.random.default_rng(seed).random(len(seconds))
+    times = seconds + stream(seed, "arrivals").random(len(seconds))
     # In floating point 1199 + 0.99...9 can round to 1200, which is the next second.
     return np.sort(np.minimum(times, np.nextafter(seconds + 1, 0)))
 
@@ -40,7 +41,7 @@ def poisson_arrivals(rates_rps: Floats, seed: Seed) -> Floats:
     if rates.ndim != 1 or not np.all(np.isfinite(rates) & (rates >= 0)):
         raise ValueError("a rate is one number of requests per second, 0 or more, for each second")
     cumulative = np.concatenate([[0.0], np.cumsum(rates)])
-    generator = np.random.default_rng(seed)
+    generator = stream(seed, "arrivals")
     unit = np.empty(0)
     while len(unit) == 0 or unit[-1] <= cumulative[-1]:
         size = int(1.1 * cumulative[-1] + 10 * cumulative[-1] ** 0.5) + 16
@@ -58,7 +59,7 @@ def thinned_arrivals(rate_rps: Callable[[Floats], Floats], bound_rps: float, dur
     Candidates of the constant rate ``bound_rps`` are kept with probability rate / bound (Lewis and Shedler 1979), which
     is exact as long as the rate never exceeds the bound. Raises ValueError where it does, or is below 0.
     """
-    generator = np.random.default_rng(seed)
+    generator = stream(seed, "arrivals")
     candidates = np.sort(generator.uniform(0.0, duration_s, generator.poisson(bound_rps * duration_s)))
     rates = np.asarray(rate_rps(candidates), dtype=float)
     bad = ~((rates >= 0) & (rates <= bound_rps))

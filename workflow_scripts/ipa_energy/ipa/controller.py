@@ -34,18 +34,17 @@ def chooser(
     profile: Profile,
     sla_s: float,
     replicas: int | PerStage,
-    method: Callable[[Options, Input], Solution],
+    method: Callable[[Options], Solution],
     **options: Any,
 ) -> Choose:
     """A way to choose from a profile: ``method`` gets the options for a rate and the SLA.
 
-    ``method`` is a solver with its objective filled in, such as ``lambda o, g: solve(o, g, objective)``, or a baseline;
+    ``method`` is a solver with its objective filled in, such as ``lambda o: solve(o, objective)``, or a baseline;
     ``replicas`` and ``options`` are those of :func:`.options.make_options`.
     """
 
     def choose(rate_rps: float) -> Sequence[Configuration]:
-        given = Input(rate_rps, sla_s)
-        found = method(make_options(profile, given, replicas, **options), given)
+        found = method(make_options(profile, Input(rate_rps, sla_s), replicas, **options))
         return [choice.stages for choice in found.ties]
 
     return choose

@@ -34,8 +34,8 @@ class Training:
     """How the network is trained.
 
     ``test_share`` is the newest part of the history, ``validation_share`` that of the rest. Windows that train begin
-    ``stride_s`` apart; all others 10 s, as decisions do. Training ends after ``epochs``, or when the validation error has not fallen for ``patience`` of them; the weights of
-    the best epoch are kept.
+    ``stride_s`` apart; all others 10 s, as decisions do. Training ends after ``epochs``, or when the validation error
+    has not fallen for ``patience`` of them; the weights of the best epoch are kept.
     """
 
     hidden: int = 25
@@ -95,7 +95,7 @@ class LstmPredictor:
 
     def forecast(self, steps: Floats) -> Floats:
         """The network's own answer to windows of shape (n, 12): maxima of shape (n,), at least 0."""
-        with torch.inference_mode():
+        with torch.inference_mode(), _one_thread():
             scaled = self.network(torch.from_numpy(np.asarray(steps / self.scale_rps, dtype=np.float32)))
         return np.asarray(np.maximum(scaled.numpy().astype(float) * self.scale_rps, 0.0), dtype=float)
 
@@ -145,7 +145,7 @@ def train(rates_rps: Floats, training: Training = Training()) -> tuple[LstmPredi
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Torch on one thread: its work items are too small to share, and sums then don't depend on how they are shared."""
+    """Torch on one thread: the work is too little to share, and sums don't depend on how it is shared."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -191,7 +191,8 @@ class _Lives:
 def _lives(log: Log) -> _Lives:
     return _Lives(
         begin_s=np.array([replica.started_s for replica in log.replicas]),
-        end_s=np.array([log.end_s if replica.gone_s is None else replica.gone_s for replica in log.replicas]),
+        # A switch that was under way when the last request left ends some replicas after the end.
+        end_s=np.array([log.end_s if r.gone_s is None else min(r.gone_s, log.end_s) for r in log.replicas]),
         cores=np.array([float(replica.curve.cores) for replica in log.replicas]),
         cost=np.array([replica.curve.cost for replica in log.replicas]),
         idle_w=np.array([math.nan if r.curve.idle_w is None else r.curve.idle_w for r in log.replicas]),

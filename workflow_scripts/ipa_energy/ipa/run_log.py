@@ -48,8 +48,16 @@ class Rules:
             raise ValueError(f"drop_after_s of the simulation is {self.drop_after_s}: give seconds above 0, or None")
 
     def wait_of(self, stage: str) -> float:
-        """``max_wait_s`` of a stage."""
-        return self.max_wait_s[stage] if isinstance(self.max_wait_s, Mapping) else self.max_wait_s
+        """``max_wait_s`` of a stage. Raises ValueError for a stage that has none."""
+        if not isinstance(self.max_wait_s, Mapping):
+            return self.max_wait_s
+        if stage not in self.max_wait_s:
+            raise ValueError(f"max_wait_s is given for {', '.join(self.max_wait_s)} but not for stage {stage}")
+        return self.max_wait_s[stage]
+
+
+IPA_RULES = Rules()
+"""The times of IPA's experiments. Nothing is dropped, as its limits differ by pipeline."""
 
 
 class Batch(NamedTuple):

@@ -1,8 +1,8 @@
 """A stage of the simulated pipeline: its queue, its replicas as processes of simpy, and their replacement.
 
 Requests are handed out as by the serving engine, with its very queue (:mod:`ipa_energy.serving.batching`): a free
-replica takes a full batch, or what waits once the oldest has waited ``max_wait_s``; what is too old when a replica would
-take it is dropped.
+replica takes a full batch, or what waits once the oldest has waited ``max_wait_s``; what is too old when a replica
+would take it is dropped.
 """
 
 from __future__ import annotations
@@ -92,9 +92,10 @@ class Stage:
         for _ in range(knobs.replicas):
             self._start(self._serving, start_s=0.0)
 
-    def push(self, request: int) -> None:
-        """A request arrives at the stage."""
-        self._queue.push(request, self._environment.now)
+    def push(self, requests: tuple[int, ...]) -> None:
+        """Requests arrive at the stage together."""
+        for request in requests:
+            self._queue.push(request, self._environment.now)
         self._offer()
 
     def configure(self, knobs: StageKnobs) -> None:
@@ -171,15 +172,11 @@ class Stage:
             self._system.batches.append(
                 Batch(self._number, replica.number, replica.curve, begin_s, environment.now, requests)
             )
-            self._pass_on(requests)
+            if self._following is None:
+                self._system.leave(len(requests))
+            else:
+                self._following.push(requests)
         replica.gone_s = environment.now
-
-    def _pass_on(self, requests: tuple[int, ...]) -> None:
-        if self._following is None:
-            self._system.leave(len(requests))
-        else:
-            for request in requests:
-                self._following.push(request)
 
     def _offer(self) -> None:
         """Hand batches to idle replicas as long as the queue's rule allows; else look again when it will."""

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import simpy
 
-from ipa_energy.ipa.run_log import Configuration, Decide, Decision, Log, Rules, check_configuration
+from ipa_energy.ipa.random_streams import stream
+from ipa_energy.ipa.run_log import IPA_RULES, Configuration, Decide, Decision, Log, Rules, check_configuration
 from ipa_energy.ipa.service import Curves, Noise, ServiceCurve
 from ipa_energy.ipa.simulated_stage import Process, Stage, System
 from ipa_energy.ipa.ticks import Floats
-from ipa_energy.serving.arrivals import Seed
 
 _DRAWS = 1024
 
@@ -35,7 +35,7 @@ def simulate(
     duration_s: float,
     initial: Configuration,
     decide: Decide = keep,
-    rules: Rules = Rules(),
+    rules: Rules = IPA_RULES,
     before_rps: Sequence[float] | Floats = (),
 ) -> Log:
     """Simulate requests that arrive at ``arrivals_s`` (rising, within ``duration_s``) until all have left.
@@ -62,27 +62,24 @@ def simulate(
         for request, arrival_s in enumerate(system.arrivals_s):
             # The clock is a sum of waits, so it may be ahead of an arrival by one rounding.
             yield system.environment.timeout(max(0.0, arrival_s - system.environment.now))
-            stages[0].push(request)
-
-    def adapt() -> Process:
-        current = initial
-        for number in range(1, math.ceil(duration_s / rules.interval_s)):
-            at_s = number * rules.interval_s
-            yield system.environment.timeout(max(0.0, at_s - system.environment.now))
-            begin_s = time.perf_counter()
-            chosen = decide(at_s, seen_rps[: len(before_rps) + int(at_s)], current)
-            decide_s = time.perf_counter() - begin_s
-            if chosen is not None:
-                check_configuration(curves, chosen)
-                for stage, knobs, before in zip(stages, chosen, current, strict=True):
-                    if knobs != before:
-                        stage.configure(knobs)
-                current = chosen
-            in_system = int(np.searchsorted(arrivals, at_s)) - system.gone
-            decisions.append(Decision(at_s, current, chosen, decide_s, in_system))
+            stages[0].push((request,))
 
     system.environment.process(arrive())
-    system.environment.process(adapt())
+    current = initial
+    for number in range(1, math.ceil(duration_s / rules.interval_s)):
+        at_s = number * rules.interval_s
+        system.environment.run(until=at_s)
+        in_system = int(np.searchsorted(arrivals, at_s)) - system.gone
+        begin_s = time.perf_counter()
+        chosen = decide(at_s, seen_rps[: len(before_rps) + int(at_s)], current)
+        decide_s = time.perf_counter() - begin_s
+        if chosen is not None:
+            check_configuration(curves, chosen)
+            for stage, knobs, before in zip(stages, chosen, current, strict=True):
+                if knobs != before:
+                    stage.configure(knobs)
+            current = chosen
+        decisions.append(Decision(at_s, current, chosen, decide_s, in_system))
     system.environment.run()
     return Log(
         curves=curves,
@@ -101,7 +98,7 @@ def simulate(
 def _service_times(curves: Curves, seed: int) -> Callable[[ServiceCurve, int], float]:
     """Draws times in service; each curve has a stream of its own, so that what one draws doesn't depend on others."""
     factors = {
-        curve: _factors(curve.noise, (seed, stage, place))
+        curve: _factors(curve.noise, stream(seed, "service", stage, place))
         for stage, known in enumerate(curves.values())
         for place, curve in enumerate(known.values())
         if curve.noise is not None
@@ -114,7 +111,6 @@ def _service_times(curves: Curves, seed: int) -> Callable[[ServiceCurve, int], f
     return service_s
 
 
-def _factors(noise: Noise, seed: Seed) -> Iterator[float]:
-    generator = np.random.default_rng(seed)
+def _factors(noise: Noise, generator: np.random.Generator) -> Iterator[float]:
     while True:
         yield from noise(generator, _DRAWS).tolist()

@@ -18,6 +18,7 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 from scipy.stats import poisson
 
+from ipa_energy.ipa.random_streams import stream
 from ipa_energy.ipa.ticks import Floats, Ints
 from ipa_energy.serving.arrivals import Seed
 
@@ -129,7 +130,7 @@ def pattern_counts(name: str, seed: int, seconds: int | None = None, scale: floa
 
 def damped_counts(rates_rps: Floats, seed: Seed) -> Ints:
     """Counts per second with these means that scatter as IPA's do: Poisson counts, divided by 8 and rounded down."""
-    undamped = np.random.default_rng(seed).poisson(_undamped_mean(rates_rps))
+    undamped = stream(seed, "counts").poisson(_undamped_mean(rates_rps))
     return np.asarray(undamped // DAMPING, dtype=np.int64)
 
 
@@ -173,7 +174,7 @@ def history_rates(days: float, seed: int, shape: History = History(), scale: flo
     seconds = round(days * _DAY_S)
     if seconds < 1:
         raise ValueError(f"a history of {days} days holds no second")
-    generator = np.random.default_rng(seed)
+    generator = stream(seed, "history")
     t = np.arange(seconds, dtype=float)
     phase = 2 * np.pi * (t / _DAY_S + generator.uniform())
     log_rate = shape.day_night * np.sin(phase) + shape.half_day * np.sin(2 * phase + generator.uniform(0, 2 * np.pi))
@@ -185,7 +186,7 @@ def history_rates(days: float, seed: int, shape: History = History(), scale: flo
 
 def history_counts(days: float, seed: int, shape: History = History(), scale: float = 1.0) -> Ints:
     """Requests in each second of a generated history: a daily pattern, slow wandering and bursts, damped as IPA's."""
-    return damped_counts(history_rates(days, seed, shape, scale), (seed, 1))
+    return damped_counts(history_rates(days, seed, shape, scale), seed)
 
 
 def _wander(seconds: int, shape: History, generator: np.random.Generator) -> Floats:

@@ -55,7 +55,7 @@ def read_trace(path: str | Path) -> list[int]:
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
             continue
-        if not line.strip().isdigit():
+        if not line.strip().isdecimal():
             raise ValueError(
                 f"{path}, line {number}: {line.strip()!r} is not a number of requests; allowed: 0, 1, 2, ..."
             )
