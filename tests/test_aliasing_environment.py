@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipa_energy import environment
-from ipa_energy.aliasing import phase_locking, update_instants
+from ipa_energy.aliasing import phase_locking, window_locking
 
 
 @given(st.floats(0.02, 0.5), st.floats(0, 1), st.integers(1, 4))
@@ -36,7 +36,7 @@ def test_a_cycle_just_off_the_period_is_locked_for_as_long_as_it_takes_to_drift_
 def test_random_arrivals_keep_no_step(seed):
     rng = np.random.default_rng(seed)
     begins_s = np.cumsum(rng.exponential(0.1, 800))
-    assert phase_locking(np.arange(1, 31, 0.1), begins_s) < 0.3  # 1.8 % expected at 300 updates: 0.3 is 5 sigma
+    assert phase_locking(np.arange(1, 31, 0.1), begins_s) < 0.35  # exp(-300 * 0.35**2) is 1e-16
 
 
 def test_cycles_shorter_than_any_sensors_view_and_few_updates_say_nothing():
@@ -45,9 +45,26 @@ def test_cycles_shorter_than_any_sensors_view_and_few_updates_say_nothing():
     assert phase_locking([1.0, 2.0], [1.0]) is None
 
 
-def test_update_instants_span_the_window_evenly():
-    assert update_instants(10.0, 10.31, 0.1) == pytest.approx([10.0, 10.1033, 10.2067, 10.31], abs=1e-3)
-    assert update_instants(10.0, 10.01, 0.1) == []
+@pytest.mark.parametrize("updates_a_cycle", [1, 1.5, 2, 3, 4])
+def test_batches_of_several_updates_are_locked_too(updates_a_cycle):
+    begins_s = np.arange(-1, 40, 0.1 * updates_a_cycle)
+    assert phase_locking(np.arange(0, 30, 0.1), begins_s) == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("period_s", "window_s"), [(0.1, 60.0), (0.1, 600.0), (0.02, 30.0), (0.5, 60.0)])
+def test_a_long_window_is_locked_although_the_period_is_known_from_a_few_updates_only(period_s, window_s):
+    rng = np.random.default_rng(1)
+    begins_s = np.arange(-2 * period_s, window_s + 2, 2 * period_s)
+    for _ in range(10):
+        detected_s = period_s + rng.uniform(-1, 1) * 0.0014 / 10
+        assert window_locking(0.0, window_s, detected_s, begins_s) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_long_window_of_a_load_out_of_step_is_not_locked_at_any_number_of_updates():
+    assert window_locking(0.0, 60.0, 0.1001, np.arange(-1, 62, 0.073)) == 0.0
+    rng = np.random.default_rng(2)
+    assert window_locking(0.0, 60.0, 0.1001, np.cumsum(rng.exponential(0.1, 800)) - 1) == 0.0
+    assert window_locking(0.0, 0.5, 0.1, np.arange(-1, 2, 0.1)) is None
 
 
 OURS, ALIEN, DESKTOP = ({"pid": pid, "name": name} for pid, name in ((1, "python"), (2, None), (3, "Xorg")))
@@ -90,6 +107,13 @@ def test_a_process_seen_once_within_the_window_is_named_and_ours_are_not():
     (readings,) = environment.gpu_readings(READINGS).values()
     assert environment.others(readings, environment.FOREIGN_KINDS, {1}) == ["unknown (pid 2)"]
     assert environment.others(readings, environment.GRAPHICS_KINDS, {1}) == ["Xorg (pid 3)"]
+
+
+def test_our_processes_show_on_a_gpu_or_they_do_not():
+    gpus = environment.gpu_readings(READINGS)
+    assert environment.shows(gpus, {1})
+    assert not environment.shows(gpus, {7})
+    assert {name: len(readings) for name, readings in environment.merged([gpus, gpus]).items()} == {"gpu_0": 8}
 
 
 def test_what_no_reading_has_is_null():

@@ -48,13 +48,13 @@ def test_a_lost_figure_is_null_with_its_reason_and_makes_the_total_null():
     lost = section(energy_j=None, reason="GPU is lost")
     assert lost["gross_j"] is lost["net_j"] is None
     assert lost["uncertainty_j"] is lost["net_uncertainty_j"] is None
-    total = energy_section([lost, section(name="cpu", covers="cpu")], [], "cuda", 100)
+    total = energy_section([lost, section(name="cpu", covers="cpu")], [], {"gpu"}, 100)
     assert total["gross_j"] is total["gross_j_per_request"] is total["uncertainty_j"] is None
     assert "gpu_0: GPU is lost" in total["reason"]
 
 
 def test_without_bare_idle_net_is_null_and_says_why():
-    total = energy_section([section(phases=idle(Idle()))], [], "cuda", 100)
+    total = energy_section([section(phases=idle(Idle()))], [], {"gpu"}, 100)
     assert total["gross_j"] == pytest.approx(2000.0)
     assert total["net_j"] is None
     assert "no bare idle baseline" in total["reason"]
@@ -62,7 +62,7 @@ def test_without_bare_idle_net_is_null_and_says_why():
 
 def test_totals_add_each_domain_once_and_uncertainties_in_quadrature():
     parts = [section(), section(name="cpu_package_0", covers="cpu", energy_j=1000.0, uncertainty={"edges": 15.0})]
-    total = energy_section(parts, [], "cuda", 50)
+    total = energy_section(parts, [], {"gpu"}, 50)
     assert total["gross_j"] == pytest.approx(3000.0)
     assert total["gross_j_per_request"] == pytest.approx(60.0)
     assert total["uncertainty_j"] == pytest.approx(math.hypot(20.0, 15.0))
@@ -71,7 +71,7 @@ def test_totals_add_each_domain_once_and_uncertainties_in_quadrature():
 
 
 def test_a_total_without_the_part_that_did_the_work_is_null():
-    total = energy_section([section(name="cpu", covers="cpu")], [("nvml", "no driver")], "cuda", 10)
+    total = energy_section([section(name="cpu", covers="cpu")], [("nvml", "no driver")], {"gpu"}, 10)
     assert total["gross_j"] is None
     assert "no meter covers the gpu" in total["reason"]
     assert total["unavailable"] == [{"meter": "nvml", "reason": "no driver"}]
@@ -79,7 +79,7 @@ def test_a_total_without_the_part_that_did_the_work_is_null():
 
 def test_a_total_that_adds_an_estimate_is_mixed_and_its_boundary_says_estimated():
     parts = [section(), section(name="cpu", covers="cpu", evidence="estimated")]
-    total = energy_section(parts, [], "cuda", 10)
+    total = energy_section(parts, [], {"gpu"}, 10)
     assert total["evidence"] == "mixed"
     assert total["estimated_fraction"] == pytest.approx(0.5)
     assert "cpu board (estimated)" in total["boundary"]
@@ -87,7 +87,7 @@ def test_a_total_that_adds_an_estimate_is_mixed_and_its_boundary_says_estimated(
 
 
 def test_no_request_means_no_energy_per_request():
-    total = energy_section([section()], [], "cuda", 0)
+    total = energy_section([section()], [], {"gpu"}, 0)
     assert total["gross_j"] == pytest.approx(2000.0)
     assert total["gross_j_per_request"] is None
     assert "no request was completed" in total["reason"]
@@ -102,6 +102,20 @@ def test_checks_are_scaled_alike_and_compared_as_powers():
     assert lost == {"method": "lost", "gross_j": None, "ratio": None, "reason": "field 185 failed"}
     assert other["gross_j"] == pytest.approx(2100.0)
     assert other["ratio"] == pytest.approx(200.0 / 210.0)
+
+
+def test_a_second_figure_of_zero_has_no_ratio_and_says_so():
+    (check,) = section(checks=(Check("a field that answers 0", 0.0),))["checks"]
+    assert check == {
+        "method": "a field that answers 0",
+        "gross_j": 0.0,
+        "ratio": None,
+        "reason": "the second figure is 0 J",
+    }
+
+
+def test_a_baseline_without_any_scatter_has_no_error():
+    assert baseline(idle(Idle(50.0), Idle(50.0))) == Idle(50.0)
 
 
 def test_the_uncertainty_of_net_has_the_baseline_and_less_of_what_is_proportional_and_no_offset():
@@ -158,6 +172,7 @@ QUIET = gates.Observations(
     throttle_counts=(3, 3),
     gpu_throttle_reasons=(),
     foreign_gpu_processes=(),
+    gpu_processes_hidden=False,
     graphics_processes=(),
     clock_changes=(("gpu_0", 0.01), ("CPU", None)),
     temperature_changes_c=(("gpu_0", -1.0), ("CPU", None)),
@@ -190,6 +205,7 @@ def test_a_quiet_steady_measurement_raises_no_flag():
         ({"served_fraction": 0.5}, "overloaded"),
         ({"cores_wanted": 20}, "oversubscribed"),
         ({"check_ratios": (("gpu_0: a", 1.0), ("gpu_0: b", 0.8))}, "meters_disagree"),
+        ({"gpu_processes_hidden": True}, "gpu_processes_hidden"),
         ({"graphics_processes": ("gpu_0: Xorg (pid 9)",)}, "graphics_gpu"),
         ({"clock_changes": (("gpu_0", 0.2),)}, "clock_drift"),
         ({"temperature_changes_c": (("CPU", -9.0),)}, "temperature_drift"),

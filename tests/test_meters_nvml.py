@@ -393,7 +393,7 @@ def test_fields_answer_in_the_scope_of_the_gpu_else_of_its_module(drive_all):
     assert "disagreement" not in energy["uncertainty"]
     (energy,) = energies(integral)
     assert energy["energy_j"] == pytest.approx(450 * length_s(energy), rel=1e-6)
-    assert "on superchips CPU, GPU and memory" in integral["domains"][0]["boundary"]
+    assert "whole module" in integral["domains"][0]["boundary"]
     assert "GPU scope" in " ".join(gpu(integral)["refused_power_fields"])
     (energy,) = energies(memory)
     assert energy["checks"][0]["energy_j"] == pytest.approx(300 * length_s(energy), rel=1e-6)
@@ -580,6 +580,7 @@ def test_published_coverage_is_told_of_boards_that_were_studied_only(board, wind
     ("script", "visible", "reason"),
     [
         ("mig 1", "0", "MIG enabled"),
+        ("scope 0 -1\nscope 1 1\nno_counter 1\nnames GH200_480GB", "0", "power of its whole module only"),
         ("", "MIG-5c4f", "NVML has no power of a slice"),
         ("", "", "leaves no GPU visible"),
         ("gpus 0", "0", "no GPU"),

@@ -13,9 +13,10 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from ipa_energy import supervisor
 from ipa_energy.host import available_cores
 from ipa_energy.lock import measurement_lock
-from ipa_energy.owner import OWNER_VARIABLE, WorkflowGoneError, claim_of
+from ipa_energy.owner import OWNER_VARIABLE, WorkflowGoneError, claim_of, watched_owner
 from ipa_energy.record import fault, read_record
 from ipa_energy.supervisor import InfrastructureError, in_words, run, why_not
 
@@ -119,18 +120,52 @@ def test_oversubscription_when_wanted_is_flagged(tmp_path):
     assert "oversubscribed" in {flag["flag"] for flag in record["quality"]["flags"]}
 
 
-def test_a_platform_that_can_not_be_put_back_keeps_gpus_from_being_measured_and_only_these(tmp_path, monkeypatch):
+def test_a_platform_that_can_not_be_put_back_stops_measurements_with_gpus_and_only_these(tmp_path, monkeypatch):
     journal = tmp_path / "journal"
     journal.mkdir()
     (journal / "power_limit.GPU-1.json").write_text("{damaged")
     monkeypatch.setenv("IPA_ENERGY_JOURNAL", str(journal))
     said = []
-    record = run(tiny_job(tmp_path, meters={"gpus": "all"}), str(tmp_path / "r.json"), said.append)
-    assert record["status"]["state"] == "not_run"
-    assert "left changed" in record["status"]["reason"]
-    assert "power_limit.GPU-1.json" in record["status"]["reason"]
+    with pytest.raises(InfrastructureError, match=r"left changed.*power_limit\.GPU-1\.json.*platforms restore"):
+        run(tiny_job(tmp_path, meters={"gpus": "all"}), str(tmp_path / "r.json"), said.append)
+    assert not (tmp_path / "r.json").exists()
     assert any("power_limit.GPU-1.json" in line for line in said)
     assert run(tiny_job(tmp_path), str(tmp_path / "r.json"), said.append)["status"]["state"] == "ok"
+
+
+def flagged(number):
+    return {"status": {"state": "ok", "reason": None}, "quality": {"flags": [{"flag": "foreign_cpu"}]}, "n": number}
+
+
+FAILED = {"status": {"state": "failed", "reason": "too late"}, "quality": None, "n": 9}
+
+
+@pytest.mark.parametrize(
+    ("tries", "kept", "earlier"),
+    [
+        ([flagged(1), flagged(2), flagged(3)], 3, [1, 2]),
+        ([flagged(1), FAILED], 1, [9]),
+        ([flagged(1), InfrastructureError("disk full")], 1, []),
+        ([FAILED], 9, []),
+    ],
+    ids=["the last", "a later one fails", "the disk is full", "none has figures"],
+)
+def test_a_try_that_has_figures_is_never_given_up_for_one_that_has_none(tmp_path, monkeypatch, tries, kept, earlier):
+    left = iter(tries)
+
+    def try_once(*_):
+        following = next(left)
+        if isinstance(following, Exception):
+            raise following
+        return dict(following)
+
+    monkeypatch.setattr(supervisor, "_try_once", try_once)
+    monkeypatch.setattr(supervisor.time, "sleep", lambda _: None)
+    job = tiny_job(tmp_path, protocol=tiny_config()["protocol"] | {"retries": 2})
+    with watched_owner() as owner:
+        record = supervisor._with_retries(job, print, owner)
+    assert record["n"] == kept
+    assert [r["n"] for r in record["earlier_tries"]] == earlier
 
 
 def test_a_cuda_configuration_without_a_gpu_is_not_run(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ipa_energy import environment, gates
-from ipa_energy.aliasing import phase_locking, update_instants
+from ipa_energy.aliasing import window_locking
 from ipa_energy.meters.base import Doubt
 from ipa_energy.study import config_schema
 
@@ -105,6 +105,7 @@ def _flags(scenario: Scenario, result: Mapping[str, Any], truth: Mapping[str, An
             for readings in gpus.values()
             for process in environment.others(readings, environment.FOREIGN_KINDS, ())
         ),
+        gpu_processes_hidden=False,
         graphics_processes=(),
         clock_changes=tuple((name, environment.clock_change(readings)) for name, readings in gpus.items()),
         temperature_changes_c=(),
@@ -132,8 +133,8 @@ def _locking(
         first, last = (math.floor((time_s - epoch_s) / batch_s) for time_s in (energy["begin_s"], energy["end_s"]))
         batches_s = [epoch_s + number * batch_s for number in range(first, last + 2)]
         if domain["period_s"]:
-            updates_s = update_instants(energy["begin_s"], energy["end_s"], domain["period_s"])
-            yield energy["domain"], phase_locking(updates_s, batches_s)
+            edges = (energy["begin_s"], energy["end_s"], domain["period_s"])
+            yield energy["domain"], window_locking(*edges, batches_s)
 
 
 _LOG_PREFIX = re.compile(r"^\[codecarbon \w+ @ [\d:]+\]\s*|^\S+\.py:\d+: ")

@@ -236,6 +236,15 @@ GPU_SCENARIOS = (
         batch_s=0.100,
     ),
     GpuScenario(
+        "part_time_locked_double",
+        "200 ms a cycle (100 W for 120 ms, 400 W for 80 ms); counter and power see the last 25 of 100 ms",
+        flagged("aliasing"),
+        window_s=2.0,
+        segments=((0.12, 100.0), (0.08, 400.0)),
+        script=PART_TIME,
+        batch_s=0.200,
+    ),
+    GpuScenario(
         "part_time_free",
         "73 ms a cycle, in a window of 10 s; counter and power see the last 25 of 100 ms",
         within(0.01),

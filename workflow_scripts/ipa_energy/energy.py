@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -59,7 +59,7 @@ def baseline(idle: Mapping[str, Idle]) -> Idle:
     """Bare idle power for the whole measurement: mean of before and after where both were measured.
 
     Its standard error holds the scatter within the phases and, with both, the drift between them: half their
-    difference as the half-width of a rectangular distribution. None where neither is known.
+    difference as the half-width of a rectangular distribution. None where no phase showed any scatter.
     """
     phases = [idle[name] for name in ("bare", "bare_after") if idle[name].mean_w is not None]
     means_w = [phase.mean_w for phase in phases if phase.mean_w is not None]
@@ -69,6 +69,8 @@ def baseline(idle: Mapping[str, Idle]) -> Idle:
     errors_w = [phase.standard_error_w for phase in phases if phase.standard_error_w is not None]
     if len(means_w) == 1:
         return Idle(mean_w, errors_w[0] if errors_w else None)
+    if not errors_w:
+        return Idle(mean_w)
     drift_w = abs(means_w[1] - means_w[0]) / 2 / math.sqrt(3)
     return Idle(mean_w, math.hypot(drift_w, *(error_w / 2 for error_w in errors_w)))
 
@@ -81,7 +83,7 @@ def _check(check: Check, window: Energy, window_s: float) -> dict[str, Any]:
         "method": check.method,
         "gross_j": finite(None if check_w is None else check_w * window_s),
         "ratio": finite(None if not check_w or mean_w is None else mean_w / check_w),
-        "reason": check.reason,
+        "reason": check.reason or ("the second figure is 0 J" if check_w == 0 else None),
     }
 
 
@@ -173,15 +175,13 @@ def evidence_of(domains: Sequence[Mapping[str, Any]]) -> str:
 def energy_section(
     domains: Sequence[dict[str, Any]],
     unavailable: Sequence[tuple[str, str]],
-    device: str,
+    needed: Collection[str],
     completed: int,
 ) -> dict[str, Any]:
-    """The ``energy`` section over all counted ``domains``; ``device`` is what the models ran on."""
+    """The ``energy`` section over all counted ``domains``; without the parts of the machine ``needed`` no total."""
     covered = {d["covers"] for d in domains}
     reasons = [f"{d['domain']}: {d['reason']}" for d in domains if d["gross_j"] is None]
-    needed = "gpu" if device == "cuda" else "cpu"
-    if needed not in covered:
-        reasons.append(f"no meter covers the {needed}, on which the models ran")
+    reasons += [f"no meter covers the {part}, which belongs to the total" for part in sorted(set(needed) - covered)]
     complete = not reasons
     totals = {
         key: _sum(domains, key) if complete else None

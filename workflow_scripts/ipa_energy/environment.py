@@ -85,3 +85,23 @@ def temperature_change_c(readings: Sequence[Mapping[str, Any]]) -> float | None:
     """Temperature at the end less that at the begin (°C); None for fewer than two readings."""
     values = _numbers(readings, "temperature_c")
     return values[-1] - values[0] if len(values) > 1 else None
+
+
+def shows(gpus: Mapping[str, Sequence[Mapping[str, Any]]], own_pids: Collection[int]) -> bool:
+    """Whether any of our processes is among those that the readings show on a GPU."""
+    return any(
+        process["pid"] in own_pids
+        for readings in gpus.values()
+        for reading in readings
+        for kind in FOREIGN_KINDS
+        for process in reading.get(kind) or ()
+    )
+
+
+def merged(many: Iterable[Mapping[str, Sequence[Mapping[str, Any]]]]) -> dict[str, list[Mapping[str, Any]]]:
+    """The readings of several windows, by domain."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for gpus in many:
+        for domain, readings in gpus.items():
+            found.setdefault(domain, []).extend(readings)
+    return found

@@ -17,6 +17,7 @@ MEANING = {
     "unsteady": "throughput (open loop: service time) changed between the halves of the window",
     "foreign_cpu": "other processes used the CPU during the window",
     "foreign_gpu": "compute processes that are not ours were on the GPU",
+    "gpu_processes_hidden": "our own processes do not show on the GPU, so others can't be told (a container)",
     "graphics_gpu": "a graphics process was on the GPU, whose work is inside the figure",
     "idle_drift": "idle power differed before and after the window",
     "missed_deadline": "power samples came late",
@@ -30,7 +31,8 @@ MEANING = {
     "aliasing": "batches kept step with the updates of the power sensor, which then may see one part of them only",
     "edge_off_tick": "a window edge lies on no update of the energy counter, whose step is in the uncertainty",
     "irregular_updates": "the energy counter is updated at irregular intervals, or at none that could be detected",
-    "implausible_power": "a counter rose by more than the hardware can draw: it restarted, or its range is wrong",
+    "implausible_power": "a counter rose by more than the hardware can draw, or stood still: it restarted or froze",
+    "figure_lost": "a meter lost its figure in the window, or in an idle phase that net energy needs",
 }
 """Every flag that a record can carry. From ``check_lost`` on they are doubts of a meter itself, except ``aliasing``."""
 
@@ -73,6 +75,7 @@ class Observations:
     throttle_counts: tuple[int | None, int | None]
     gpu_throttle_reasons: tuple[str, ...]
     foreign_gpu_processes: tuple[str, ...]
+    gpu_processes_hidden: bool
     graphics_processes: tuple[str, ...]
     clock_changes: tuple[tuple[str, float | None], ...]
     temperature_changes_c: tuple[tuple[str, float | None], ...]
@@ -114,6 +117,8 @@ def _machine_flags(seen: Observations, gates: Mapping[str, Any]) -> list[Flag]:
         flags.append(Flag("foreign_cpu", seen.foreign_cores, gates["max_foreign_cores"]))
     if seen.foreign_gpu_processes:
         flags.append(Flag("foreign_gpu", ", ".join(seen.foreign_gpu_processes), "none"))
+    if seen.gpu_processes_hidden:
+        flags.append(Flag("gpu_processes_hidden", None, None))
     if seen.graphics_processes:
         flags.append(Flag("graphics_gpu", ", ".join(seen.graphics_processes), "none"))
     before, after = seen.throttle_counts
@@ -169,9 +174,9 @@ SLOWED_GPU = frozenset(
 """Those of NVML's clock event reasons that mean less speed than the GPU could give; the others are no disturbance."""
 
 PASSING = (
-    *("foreign_cpu", "foreign_gpu", "missed_deadline", "unsteady_warm_up", "unsteady", "throttled"),
-    *("clock_drift", "temperature_drift", "idle_drift", "meters_disagree", "check_lost", "aliasing"),
-    *("edge_off_tick", "implausible_power"),
+    *("foreign_cpu", "foreign_gpu", "missed_deadline", "unsteady_warm_up", "unsteady", "meters_disagree"),
+    *("check_lost", "edge_off_tick", "implausible_power", "figure_lost"),
 )
 """Flags of what may pass, after which trying again makes sense: the default of ``protocol.retry_flags``. The others
-(too short a window, too much load for the host, a desktop on the GPU, a counter as it is) would only come again."""
+(too short a window, too much load for the host, a desktop on the GPU, heat and clocks that idling brings back) would
+only come again."""

@@ -17,6 +17,10 @@ import psutil
 _PACKAGES = ("ipa-energy", "torch", "torchvision", "numpy", "nvidia-ml-py", "pyRAPL", "snakemake")
 
 
+_CPU_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "cpu-thermal")
+"""Kernel drivers whose sensors are those of the CPU; a disk's may be warmer and hide it."""
+
+
 def available_cores() -> list[int]:
     """Numbers of the CPUs this process may use: one of each physical core first, then their siblings."""
     usable = sorted(os.sched_getaffinity(0))
@@ -66,13 +70,14 @@ def foreign_core_seconds(begin: CpuReading, end: CpuReading) -> float:
 
 def environment(cpus: Collection[int]) -> dict[str, Any]:
     """Temperature, throttling and, as the mean over ``cpus``, clock of the CPU; None for what the machine hides."""
-    throttles = [
-        int(file.read_text())
-        for file in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/core_throttle_count")
-    ]
+    throttles: list[int] = []
+    for file in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/core_throttle_count"):
+        with suppress(OSError, ValueError):
+            throttles.append(int(file.read_text()))
     temperatures: list[float] = []
     with suppress(AttributeError, OSError):
-        temperatures = [t.current for readings in psutil.sensors_temperatures().values() for t in readings]
+        sensors = psutil.sensors_temperatures()
+        temperatures = [t.current for name, found in sensors.items() if name in _CPU_SENSORS for t in found]
     clock_mhz = None
     with suppress(AttributeError, OSError, NotImplementedError):
         clocks_mhz = [f.current for cpu, f in enumerate(psutil.cpu_freq(percpu=True)) if cpu in cpus]

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ipa_energy import environment, gates, host
-from ipa_energy.aliasing import phase_locking, update_instants
+from ipa_energy.aliasing import window_locking
 from ipa_energy.energy import IDLE_PHASES, domain_section, energy_section, idle_figure
 from ipa_energy.job import Job
 from ipa_energy.meters import OpenMeters
-from ipa_energy.meters.base import Check, Domain, Energy
+from ipa_energy.meters.base import Check, Domain, Doubt, Energy
 from ipa_energy.meters.recorder import WindowReading
 from ipa_energy.record import SCHEMA_VERSION, Record
 from ipa_energy.sections import accuracy_section, cost_section, job_provenance
@@ -77,7 +77,7 @@ def build_record(
         )
         for meter, domain, energy in pairs
     ]
-    energy = energy_section(domains, meters.unavailable, configuration.platform.device, service["completed"])
+    energy = energy_section(domains, meters.unavailable, _needed(job), service["completed"])
     return {
         "schema_version": SCHEMA_VERSION,
         "identity": job.identity(),
@@ -94,7 +94,7 @@ def build_record(
         "accuracy": accuracy_section(job),
         "cost": cost_section(job, service["throughput_rps"]),
         "energy": energy,
-        "quality": _quality(job, journal, window, service, energy, pairs),
+        "quality": _quality(job, journal, window, service, energy, pairs, meters, idle),
         "provenance": host.provenance()
         | {
             **job_provenance(job),
@@ -103,6 +103,15 @@ def build_record(
         },
         "earlier_tries": [],
     }
+
+
+def _needed(job: Job) -> set[str]:
+    """The parts of the machine without which a total is none: what the models run on, and GPUs that were asked for."""
+    needed = {"gpu" if job.configuration.platform.device == "cuda" else "cpu"}
+    settings = job.settings["meters"]
+    if settings["gpus"] == "all" and "nvml" in settings["use"] and host.has_cuda_device():
+        needed.add("gpu")
+    return needed
 
 
 def _counted(meters: OpenMeters, reading: WindowReading) -> Iterator[tuple[str, Domain, Energy]]:
@@ -139,10 +148,61 @@ def _phase_locking(journal: Journal, pairs: Sequence[tuple[str, Domain, Energy]]
         begins_s.setdefault(batch.replica, []).append(batch.begin_s)
     for _, domain, energy in pairs:
         if domain.evidence == "measured" and domain.period_s and domain.period_s >= SLOWEST_STEADY_PERIOD_S:
-            updates_s = update_instants(energy.begin_s, energy.end_s, domain.period_s)
-            found = [(phase_locking(updates_s, begins), name) for name, begins in begins_s.items()]
+            edges = (energy.begin_s, energy.end_s, domain.period_s)
+            found = [(window_locking(*edges, begins), name) for name, begins in begins_s.items()]
             closest = max(((value, name) for value, name in found if value is not None), default=None)
             yield (domain.name, None) if closest is None else (f"{domain.name}, {closest[1]}", closest[0])
+
+
+BASELINE_PHASES = ("bare", "bare_after")
+"""Idle phases that enter net energy."""
+
+
+def _doubts(
+    meters: OpenMeters,
+    reading: WindowReading,
+    pairs: Sequence[tuple[str, Domain, Energy]],
+    energy: Mapping[str, Any],
+) -> Iterator[Doubt]:
+    """What the meters doubt in the window; figures and second figures that are not there."""
+    for _, _, counted in pairs:
+        yield from counted.doubts
+        if counted.energy_j is None:
+            yield Doubt("figure_lost", f"{counted.domain}: {counted.reason}")
+    for domain in energy["domains"]:
+        for check in domain["checks"]:
+            if check["gross_j"] == 0 and domain["gross_j"]:
+                yield Doubt("check_lost", f"{domain['domain']}: {check['method']} gave 0 J")
+    uncounted = [domain.counted for meter in meters.meters for domain in meter.domains]
+    for counted_domain, figure in zip(uncounted, reading.energies, strict=True):
+        if not counted_domain and figure.energy_j is None:
+            yield Doubt("check_lost", f"{figure.domain}: {figure.reason}")
+
+
+def _baselines(meters: OpenMeters, idle: Mapping[str, WindowReading | None]) -> Iterator[tuple[str, Domain, Energy]]:
+    """(phase, domain, energy) of every counted domain in the idle phases behind net energy."""
+    for phase in BASELINE_PHASES:
+        reading = idle.get(phase)
+        if reading is not None:
+            for _, domain, figure in _counted(meters, reading):
+                yield phase, domain, figure
+
+
+def _idle_doubts(meters: OpenMeters, idle: Mapping[str, WindowReading | None]) -> Iterator[Doubt]:
+    for phase, domain, figure in _baselines(meters, idle):
+        for doubt in figure.doubts:
+            yield Doubt(doubt.flag, f"idle {phase}: {doubt.detail}")
+        if figure.energy_j is None:
+            yield Doubt("figure_lost", f"{domain.name}, idle {phase}: {figure.reason}")
+
+
+def _idle_ratios(meters: OpenMeters, idle: Mapping[str, WindowReading | None]) -> Iterator[tuple[str, float]]:
+    for phase, domain, figure in _baselines(meters, idle):
+        own_s = figure.end_s - figure.begin_s
+        for check in figure.checks:
+            check_s = own_s if check.window_s is None else check.window_s
+            if check.energy_j and figure.mean_w is not None and check_s > 0:
+                yield f"{domain.name}, idle {phase}: {check.method}", figure.mean_w / (check.energy_j / check_s)
 
 
 def _quality(
@@ -152,6 +212,8 @@ def _quality(
     service: Mapping[str, Any],
     energy: Mapping[str, Any],
     pairs: Sequence[tuple[str, Domain, Energy]],
+    meters: OpenMeters,
+    idle: Mapping[str, WindowReading | None],
 ) -> dict[str, Any]:
     reading = window.reading
     foreign_cores = host.foreign_core_seconds(*window.cpu) / window.duration_s
@@ -159,6 +221,9 @@ def _quality(
     before, after = window.environment
     gpus = environment.gpu_readings(reading.environments)
     own_pids = window.cpu[0].own_s.keys()
+    # Our replicas have to be among the GPU's processes; where they are not, its pids are not those that we see.
+    hidden = job.configuration.platform.device == "cuda" and not environment.shows(gpus, own_pids)
+    all_readings = environment.merged([gpus, *(environment.gpu_readings(r.environments) for r in idle.values() if r)])
     summaries = {name: environment.summary(readings) for name, readings in gpus.items()}
     locking = tuple(_phase_locking(journal, pairs))
     cpu_clocks_mhz = [e["cpu_clock_mhz"] for e in (before, after) if e["cpu_clock_mhz"] is not None]
@@ -193,9 +258,11 @@ def _quality(
         ),
         foreign_gpu_processes=tuple(
             f"{name}: {process}"
-            for name, readings in gpus.items()
+            for name, readings in all_readings.items()
             for process in environment.others(readings, environment.FOREIGN_KINDS, own_pids)
+            if not hidden
         ),
+        gpu_processes_hidden=bool(hidden and gpus),
         graphics_processes=tuple(
             f"{name}: {process}"
             for name, readings in gpus.items()
@@ -209,14 +276,17 @@ def _quality(
             ("CPU", cpu_temperatures_c[1] - cpu_temperatures_c[0] if len(cpu_temperatures_c) == 2 else None),
             *((name, environment.temperature_change_c(readings)) for name, readings in gpus.items()),
         ),
-        check_ratios=tuple(
-            (f"{d['domain']}: {check['method']}", check["ratio"])
-            for d in energy["domains"]
-            for check in d["checks"]
-            if check["ratio"] is not None
+        check_ratios=(
+            *(
+                (f"{d['domain']}: {check['method']}", check["ratio"])
+                for d in energy["domains"]
+                for check in d["checks"]
+                if check["ratio"] is not None
+            ),
+            *_idle_ratios(meters, idle),
         ),
         phase_locking=locking,
-        doubts=tuple(doubt for _, _, counted in pairs for doubt in counted.doubts),
+        doubts=(*_doubts(meters, reading, pairs, energy), *_idle_doubts(meters, idle)),
     )
     flags = gates.raised(seen, job.settings["gates"])
     return {

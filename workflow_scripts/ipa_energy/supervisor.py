@@ -19,7 +19,6 @@ import tempfile
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
 
 from ipa_energy import host
 from ipa_energy.job import Job
@@ -130,40 +129,53 @@ def run(job: Job, record_path: str, say: Callable[[str], None]) -> Record:
     else:
         title = f"{job.experiment}: {job.title}"
         with watched_owner() as owner, measurement_lock(title, say, owner.check):
-            reason = _left_changed(job, say)
-            record = empty_record(job, "not_run", reason) if reason else _with_retries(job, say, owner)
+            _put_back_what_was_left(job, say)
+            record = _with_retries(job, say, owner)
     if record["status"]["state"] != "ok":
         write_trace(job.trace, [], 0.0)
     write_record(record_path, record)
     return record
 
 
-def _left_changed(job: Job, say: Callable[[str], None]) -> str | None:
-    """Undo what a killed run left changed on the platform; why that keeps ``job`` from running, or None.
+def _put_back_what_was_left(job: Job, say: Callable[[str], None]) -> None:
+    """Undo what a killed run left changed on the platform; raises InfrastructureError where that can't be.
 
     A GPU whose power limit is still somebody else's would be measured as something that it is not. Measurements that
     leave GPUs out of their boundary go on.
     """
     kept = [restoration.line for restoration in restore_left_behind(say) if restoration.outcome == "kept"]
     on_gpu = job.configuration.platform.device == "cuda" or job.settings["meters"]["gpus"] == "all"
-    if not kept or not on_gpu:
-        return None
-    return "the platform was left changed and could not be put back: " + "; ".join(kept)
+    if kept and on_gpu:
+        raise InfrastructureError(
+            f"the platform was left changed and could not be put back: {'; '.join(kept)}. "
+            "Put it back (python -m ipa_energy.platforms restore, as root), then run again"
+        )
 
 
 def _with_retries(job: Job, say: Callable[[str], None], owner: Owner) -> Record:
-    earlier: list[dict[str, Any]] = []
+    tries: list[Record] = []
     protocol = job.settings["protocol"]
     for left in range(protocol["retries"], -1, -1):
         owner.check()
-        record = _try_once(job, owner)
-        disturbances = _disturbances(record, protocol["retry_flags"])
+        try:
+            tries.append(_try_once(job, owner))
+        except InfrastructureError as error:
+            if not any(_whole(record) for record in tries):
+                raise
+            say(f"not tried again: {error}")
+            break
+        disturbances = _disturbances(tries[-1], protocol["retry_flags"])
         if left == 0 or not disturbances:
             break
         say(f"flagged ({', '.join(disturbances)}); trying again, {left} left")
-        earlier.append(record)
         time.sleep(1.0)
-    return record | {"earlier_tries": earlier}
+    # A flagged figure is more than none: a later try that failed does not take its place, and its trace is still there.
+    chosen = next((record for record in reversed(tries) if _whole(record)), tries[-1])
+    return chosen | {"earlier_tries": [record for record in tries if record is not chosen]}
+
+
+def _whole(record: Record) -> bool:
+    return bool(record["status"]["state"] == "ok")
 
 
 def in_words(record: Record) -> str:

@@ -42,7 +42,7 @@ def open_meters(settings: Mapping[str, Any], gpu_needed: bool) -> OpenMeters:
     other meter covers the CPU. NVML comes first, because its edges wait for a counter tick: the others then open their
     windows right at that instant.
     """
-    use, all_gpus = settings["use"], settings["gpus"] == "all"
+    use, all_gpus = settings["use"], settings.get("gpus", "used") == "all"
     meters: list[Meter] = []
     unavailable: list[tuple[str, str]] = []
 

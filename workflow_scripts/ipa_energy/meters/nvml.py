@@ -20,7 +20,7 @@ from ipa_energy.meters.nvml_edges import begin_window, end_window, sample
 from ipa_energy.meters.nvml_energy import counter_energy, integral_energy
 from ipa_energy.meters.nvml_environment import Surroundings
 from ipa_energy.meters.nvml_library import load_pynvml, versions
-from ipa_energy.meters.nvml_power import PowerSeries, probe
+from ipa_energy.meters.nvml_power import PowerSeries, probe, superchip
 from ipa_energy.meters.visible_devices import visible_gpus
 
 COUNTER_METHOD = "NVML energy counter (nvmlDeviceGetTotalEnergyConsumption), window edges on counter ticks"
@@ -93,6 +93,11 @@ class NvmlMeter:
             refused = "; ".join(f"{label}: {why}" for label, why in fields.refused.items())
             raise MeterUnavailable(
                 f"GPU {gpu.index} ({gpu.name}) reports neither an energy counter nor power ({fault}; {refused})"
+            )
+        if fault and fields.used[0].scope == MODULE_SCOPE and superchip(gpu.name):
+            raise MeterUnavailable(
+                f"GPU {gpu.index} ({gpu.name}) has no energy counter ({fault}) and power of its whole module only: "
+                "that holds the CPU, too, which other meters count"
             )
         return Channel(gpu, f"gpu_{number}", fields, fault, powers=[PowerSeries(power) for power in fields.used])
 

@@ -80,6 +80,8 @@ def integral_energy(channel: Channel) -> Energy:
     figure = main.integral(begin_s, end_s) if channel.begin else Check(main.method, None, reason="no window was begun")
     checks = tuple(series.integral(begin_s, end_s) for series in others)
     doubts = tuple(_lost(channel))
+    if main.period_s is None:
+        doubts += (Doubt("irregular_updates", f"no update period of {main.power.label} could be detected"),)
     if figure.energy_j is None:
         return Energy(channel.name, None, begin_s, end_s, checks=checks, reason=figure.reason, doubts=doubts)
     window_s = end_s - begin_s if figure.window_s is None else figure.window_s
