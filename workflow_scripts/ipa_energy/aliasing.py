@@ -61,7 +61,7 @@ def window_locking(begin_s: float, end_s: float, period_s: float, cycle_begins_s
     error allows are tried, and the largest figure counts. None where the window holds too few.
     """
     updates = round((end_s - begin_s) / period_s)
-    slack = math.ceil(updates * TICK_S / (DETECTED_UPDATES * period_s)) + 1
+    slack = round(updates * TICK_S / (DETECTED_UPDATES * period_s))
     counts = [count for count in range(updates - slack, updates + slack + 1) if count >= LEAST_UPDATES]
     found = [
         phase_locking(np.linspace(begin_s, end_s, count + 1).tolist(), cycle_begins_s, trials=len(counts))
