@@ -174,9 +174,9 @@ SLOWED_GPU = frozenset(
 """Those of NVML's clock event reasons that mean less speed than the GPU could give; the others are no disturbance."""
 
 PASSING = (
-    *("foreign_cpu", "foreign_gpu", "missed_deadline", "unsteady_warm_up", "unsteady", "meters_disagree"),
+    *("foreign_cpu", "foreign_gpu", "missed_deadline", "unsteady_warm_up", "unsteady"),
     *("check_lost", "edge_off_tick", "implausible_power", "figure_lost"),
 )
 """Flags of what may pass, after which trying again makes sense: the default of ``protocol.retry_flags``. The others
-(too short a window, too much load for the host, a desktop on the GPU, heat and clocks that idling brings back) would
-only come again."""
+(too short a window, too much load for the host, a desktop on the GPU, sensors that disagree, heat and clocks that
+idling brings back) would only come again."""
