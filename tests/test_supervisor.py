@@ -65,8 +65,11 @@ def test_a_measurement_yields_a_whole_consistent_record(tmp_path):
     (domain,) = energy["domains"]
     for which in ("", "net_"):
         parts_j = domain[f"{which}uncertainty_parts_j"]
-        assert energy[f"{which}uncertainty_j"] == pytest.approx(math.hypot(*parts_j.values()))
-    assert set(domain["net_uncertainty_parts_j"]) == {"model", "idle"}
+        combined_j = math.hypot(*parts_j.values()) if parts_j else None
+        assert energy[f"{which}uncertainty_j"] == pytest.approx(combined_j)
+    assert set(domain["uncertainty_parts_j"]) == {"model"}
+    # On a quiet machine the modelled idle power shows no scatter, from which an error could be told.
+    assert set(domain["net_uncertainty_parts_j"]) in ({"model", "idle"}, set())
     assert record["accuracy"]["pas"] == pytest.approx(0.213 * 0.69758)
     phases = [phase["phase"] for phase in window["timeline"]]
     assert phases == [
