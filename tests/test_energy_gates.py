@@ -116,6 +116,7 @@ def test_a_second_figure_of_zero_has_no_ratio_and_says_so():
 
 def test_a_baseline_without_any_scatter_has_no_error():
     assert baseline(idle(Idle(50.0), Idle(50.0))) == Idle(50.0)
+    assert baseline(idle(Idle(50.0, 0.1), Idle(52.0))) == Idle(51.0)
 
 
 def test_the_uncertainty_of_net_has_the_baseline_and_less_of_what_is_proportional_and_no_offset():

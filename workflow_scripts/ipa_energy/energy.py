@@ -59,7 +59,8 @@ def baseline(idle: Mapping[str, Idle]) -> Idle:
     """Bare idle power for the whole measurement: mean of before and after where both were measured.
 
     Its standard error holds the scatter within the phases and, with both, the drift between them: half their
-    difference as the half-width of a rectangular distribution. None where no phase showed any scatter.
+    difference as the half-width of a rectangular distribution. None where a phase showed no scatter
+    that an error could be told from.
     """
     phases = [idle[name] for name in ("bare", "bare_after") if idle[name].mean_w is not None]
     means_w = [phase.mean_w for phase in phases if phase.mean_w is not None]
@@ -69,7 +70,7 @@ def baseline(idle: Mapping[str, Idle]) -> Idle:
     errors_w = [phase.standard_error_w for phase in phases if phase.standard_error_w is not None]
     if len(means_w) == 1:
         return Idle(mean_w, errors_w[0] if errors_w else None)
-    if not errors_w:
+    if len(errors_w) < len(phases):  # an unknown scatter is not none
         return Idle(mean_w)
     drift_w = abs(means_w[1] - means_w[0]) / 2 / math.sqrt(3)
     return Idle(mean_w, math.hypot(drift_w, *(error_w / 2 for error_w in errors_w)))

@@ -194,6 +194,9 @@ def _idle_doubts(meters: OpenMeters, idle: Mapping[str, WindowReading | None]) -
             yield Doubt(doubt.flag, f"idle {phase}: {doubt.detail}")
         if figure.energy_j is None:
             yield Doubt("figure_lost", f"{domain.name}, idle {phase}: {figure.reason}")
+        for check in figure.checks:
+            if check.energy_j == 0 and figure.energy_j:
+                yield Doubt("check_lost", f"{domain.name}, idle {phase}: {check.method} gave 0 J")
 
 
 def _idle_ratios(meters: OpenMeters, idle: Mapping[str, WindowReading | None]) -> Iterator[tuple[str, float]]:
