@@ -202,6 +202,22 @@ def give_up(entry: Entry) -> None:
     write(replace(entry, given_up=True))
 
 
+def conclude(entry: Entry, what: str, outcome: Outcome, sentence: str) -> str | None:
+    """Close the entry of a change that was undone, or leave it to the next run; why the latter, or None.
+
+    ``what`` names the device for people, ``sentence`` says what undoing it came to.
+    """
+    try:
+        with locked():
+            if outcome == "kept":
+                give_up(entry)
+            else:
+                drop(entry)
+    except (JournalError, OSError) as error:
+        return f"{what}: {sentence}; its journal entry can't be changed: {error}"
+    return f"{what}: {sentence}; the next run tries again" if outcome == "kept" else None
+
+
 def read(path: Path) -> Entry:
     """Read one entry. Raises ValueError for what is no entry or may be forged, OSError when it can't be read."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

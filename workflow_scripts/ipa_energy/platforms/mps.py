@@ -214,15 +214,7 @@ def _log(environment: Mapping[str, str]) -> str:
 def _leave(entry: Entry) -> str | None:
     """End the daemon and close the journal entry; why that could not be done, or None."""
     outcome, sentence = _end(entry)
-    try:
-        with journal.locked():
-            if outcome == "kept":
-                journal.give_up(entry)
-            else:
-                journal.drop(entry)
-    except (journal.JournalError, OSError) as error:
-        return f"MPS: {sentence}; its journal entry can't be changed: {error}"
-    return f"MPS: {sentence}; the next run tries again" if outcome == "kept" else None
+    return journal.conclude(entry, "MPS", outcome, sentence)
 
 
 def _end(entry: Entry) -> tuple[Outcome, str]:

@@ -202,15 +202,7 @@ def _leave(nvml: Any, handle: Any, entry: Entry, say: Callable[[str], None]) -> 
     outcome, sentence = _put_back(nvml, handle, entry)
     if outcome == "dropped":
         say(f"GPU {entry.device}: {sentence}")
-    try:
-        with journal.locked():
-            if outcome == "kept":
-                journal.give_up(entry)
-            else:
-                journal.drop(entry)
-    except (journal.JournalError, OSError) as error:
-        return f"GPU {entry.device}: {sentence}; its journal entry can't be changed: {error}"
-    return f"GPU {entry.device}: {sentence}; the next run tries again" if outcome == "kept" else None
+    return journal.conclude(entry, f"GPU {entry.device}", outcome, sentence)
 
 
 def _put_back(nvml: Any, handle: Any, entry: Entry) -> tuple[Outcome, str]:
