@@ -203,8 +203,7 @@ class Stage:
         limit_s = self._system.rules.drop_after_s
         if limit_s is None:
             return
-        waiting = self._queue.waiting
-        while waiting and now_s - self._system.arrivals_s[waiting[0][0]] > limit_s:
-            request, _ = waiting.popleft()
+        arrivals_s = self._system.arrivals_s
+        for request in self._queue.drop_late(lambda request: now_s - arrivals_s[request] > limit_s):
             self._system.drops.append(Drop(self._number, request, now_s))
             self._system.leave(1)

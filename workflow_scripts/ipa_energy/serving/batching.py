@@ -7,6 +7,7 @@ A free replica takes ``batch`` requests as soon as there are that many, or what 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 
@@ -34,3 +35,16 @@ class StageQueue:
     def take(self, limit: int) -> list[tuple[int, float]]:
         """Remove and return up to min(batch, ``limit``) requests, oldest first."""
         return [self.waiting.popleft() for _ in range(min(self.batch, limit, len(self.waiting)))]
+
+    def drop_late(self, is_late: Callable[[int], bool]) -> list[int]:
+        """Remove and return all requests that are too old, wherever in the queue they are, in the queue's order.
+
+        Requests of a later stage wait in the order in which the stage before was done with them, so an older one may
+        stand behind a younger one. Their numbers must rise with their arrival: where the lowest is not late, none is.
+        """
+        if not self.waiting or not is_late(min(self.waiting)[0]):
+            return []
+        late = [request for request, _ in self.waiting if is_late(request)]
+        gone = set(late)
+        self.waiting = deque(entry for entry in self.waiting if entry[0] not in gone)
+        return late

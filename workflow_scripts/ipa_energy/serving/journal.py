@@ -1,4 +1,4 @@
-"""The journal: what happened to every request and batch, and the service figures of a window cut from it.
+"""The journal: what happened to every request, batch and replica, and the service figures of a window cut from it.
 
 All times are ``time.monotonic()`` seconds, which replicas on the same host share with the engine.
 """
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ipa_energy.configuration import StageKnobs
 from ipa_energy.record import finite
 
 _LEAST_BATCHES = 4
@@ -37,22 +38,59 @@ class Batch:
 
 @dataclass(slots=True)
 class Request:
-    """One request: arrival, and per stage the times it was queued, taken, and done."""
+    """One request: arrival, and per stage the times it was queued, taken, and done, and the name of who served it."""
 
     arrival_s: float
     queued_s: list[float] = field(default_factory=list)
     taken_s: list[float] = field(default_factory=list)
     done_s: list[float] = field(default_factory=list)
+    served_by: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """A request that had arrived at ``arrival_s`` and was too old when a replica of ``stage`` would have taken it."""
+
+    stage: int
+    at_s: float
+    arrival_s: float
+
+
+@dataclass(slots=True)
+class ReplicaLife:
+    """The life of a replica: when it was started, could serve, and was gone, as a process.
+
+    ``ready_s`` is None for one that never could serve, ``gone_s`` while it lives. ``knobs`` are those it was started
+    for: its variant and threads for as long as it lives. ``cpus`` is empty where they are not known.
+    """
+
+    stage: int
+    name: str
+    knobs: StageKnobs
+    cpus: tuple[int, ...]
+    started_s: float
+    ready_s: float | None = None
+    gone_s: float | None = None
 
 
 @dataclass
 class Journal:
-    """Everything since the engine started; append only."""
+    """Everything since the engine started; append only.
+
+    ``replicas`` holds the lives of all replicas by name, in the order in which they were started; only of stages whose
+    knobs the engine was told.
+    """
 
     arrivals_s: list[float] = field(default_factory=list)
     completed: list[Request] = field(default_factory=list)
-    dropped_s: list[float] = field(default_factory=list)
+    drops: list[Drop] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
+    replicas: dict[str, ReplicaLife] = field(default_factory=dict)
+
+    @property
+    def dropped_s(self) -> list[float]:
+        """When requests were dropped."""
+        return [drop.at_s for drop in self.drops]
 
 
 def _latency(values_s: np.ndarray[Any, Any]) -> dict[str, float | None]:

@@ -1,4 +1,4 @@
-"""Starting, watching and stopping replicas from the engine's side.
+"""Starting, watching, ending and stopping replicas from the engine's side.
 
 A :class:`Replicas` owns one connection to the preload server. A replica that ends, for whatever reason, is noticed by
 its closed socket at once; the server's word then tells the exit code or signal.
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,11 @@ class ServerError(RuntimeError):
 
 @dataclass(frozen=True)
 class ReplicaPlan:
-    """What one replica will be: its name (``detect/0``), cores, how to build its runner, and its arrays."""
+    """What one replica will be: its name (``detect/0``), cores, how to build its runner, and its arrays.
+
+    ``kill_while_loading``: whether it may be killed when it is ended before its model is loaded. Otherwise it leaves
+    once it has loaded, as a client of CUDA's MPS should, which would take others with it.
+    """
 
     name: str
     cpus: tuple[int, ...]
@@ -43,16 +48,32 @@ class ReplicaPlan:
     inputs: Path | SharedArray
     outputs: SharedArray
     environment: Mapping[str, str] = field(default_factory=dict)
+    kill_while_loading: bool = True
 
 
-@dataclass
+@dataclass(eq=False)
 class Replica:
-    """A started replica: its name, process id, control socket, and what it said of itself once loaded."""
+    """A started replica: its name, process id, control socket, cores, and what it said of itself once loaded.
+
+    ``started_s`` to ``gone_s`` are monotonic seconds: when it was forked, could serve, and was seen to have ended.
+    ``exit_code`` is that of a process (negative: minus the signal); None while it lives.
+    """
 
     name: str
     pid: int
     control: socket.socket
     facts: dict[str, Any] | None = None
+    cpus: tuple[int, ...] = ()
+    kill_while_loading: bool = True
+    started_s: float = 0.0
+    ready_s: float | None = None
+    gone_s: float | None = None
+    exit_code: int | None = None
+
+    def loaded(self, message: bytes) -> None:
+        """Take in its word, the ``R`` message, that its model is loaded."""
+        self.facts = json.loads(message[1:])
+        self.ready_s = time.monotonic()
 
 
 def server_address(owner: int, tag: str) -> str:
@@ -104,7 +125,7 @@ class Replicas:
 
     def __init__(self, server: socket.socket) -> None:
         self._server = server
-        self._status: dict[int, int] = {}
+        self._living: dict[int, Replica] = {}
         self.replicas: list[Replica] = []
 
     def __enter__(self) -> Replicas:
@@ -113,8 +134,25 @@ class Replicas:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    @property
+    def server(self) -> socket.socket:
+        """The connection to the preload server; when it can be read, :meth:`read_exits` has something to read."""
+        return self._server
+
+    @property
+    def living(self) -> list[Replica]:
+        """The replicas that need their cores: those that load, and those with a last batch in hand, included."""
+        return [
+            replica
+            for replica in self._living.values()
+            if replica.control.fileno() >= 0 or (replica.ready_s is None and not replica.kill_while_loading)
+        ]
+
     def start(self, plan: ReplicaPlan) -> Replica:
-        """Fork one replica; it loads its model in the background (:meth:`wait_ready` waits for all)."""
+        """Fork one replica; it loads its model in the background (:meth:`wait_ready` waits for all).
+
+        Returns as soon as the process is there. Raises ServingError when the preload server can't start it.
+        """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         arguments = {
             "cpus": plan.cpus,
@@ -127,7 +165,9 @@ class Replicas:
         descriptors = [1, 2, theirs.fileno()]
         descriptors += [a.descriptor for a in (plan.inputs, plan.outputs) if isinstance(a, SharedArray)]
         message = {"target": "ipa_energy.serving.replica:run", "arguments": arguments}
+        started_s = time.monotonic()
         try:
+            self._server.settimeout(30.0)
             socket.send_fds(self._server, [json.dumps(message).encode()], descriptors)
         except OSError as error:
             raise ServingError(f"the preload server died before replica {plan.name} was started") from error
@@ -135,8 +175,16 @@ class Replicas:
         answer = self._read_until(lambda m: "status" not in m, 30.0)
         if answer is None:
             raise ServingError(f"the preload server did not start replica {plan.name}")
-        replica = Replica(plan.name, answer["pid"], ours)
+        replica = Replica(
+            plan.name,
+            answer["pid"],
+            ours,
+            cpus=plan.cpus,
+            kill_while_loading=plan.kill_while_loading,
+            started_s=started_s,
+        )
         self.replicas.append(replica)
+        self._living[replica.pid] = replica
         return replica
 
     def wait_ready(self, timeout_s: float) -> None:
@@ -152,18 +200,33 @@ class Replicas:
                 message = b""
             if message[:1] != b"R":
                 raise self.failure(replica, message)
-            replica.facts = json.loads(message[1:])
+            replica.loaded(message)
             replica.control.settimeout(None)
+
+    def end(self, replica: Replica) -> None:
+        """Let one idle or loading replica go; its exit is then no failure. It is gone when ``exit_code`` is known."""
+        replica.control.close()
+        self.read_exits()
+        if replica.ready_s is None and replica.kill_while_loading and replica.exit_code is None:
+            # It would look at its socket only once its model is loaded, and take time from those that serve until then.
+            with suppress(ProcessLookupError):
+                os.kill(replica.pid, signal.SIGKILL)
+
+    def read_exits(self) -> bool:
+        """Take in which replicas have ended, without waiting; False when the preload server is gone."""
+        while (message := self._read(0.0)) is not None:
+            if not message:
+                return False
+        return True
 
     def failure(self, replica: Replica, message: bytes) -> ServingError:
         """The error that explains a replica's ``E`` message, or its closed socket (empty message)."""
         if message[:1] == b"E":
             report = json.loads(message[1:])
             return ServingError(f"replica {replica.name} (pid {replica.pid}): {report['error']}: {report['text']}")
-        if replica.pid not in self._status:
+        if replica.exit_code is None:
             self._read_until(lambda m: m["pid"] == replica.pid and "status" in m, 2.0)
-        status = self._status.get(replica.pid)
-        match status:
+        match replica.exit_code:
             case None:
                 how = "went away"
             case code if code < 0:
@@ -178,25 +241,33 @@ class Replicas:
         """Let the replicas end; what is left after ``grace_s`` is killed with the connection."""
         for replica in self.replicas:
             replica.control.close()
-        waiting = {r.pid for r in self.replicas} - self._status.keys()
         deadline_s = time.monotonic() + grace_s
-        while waiting and (message := self._read_until(lambda m: "status" in m, deadline_s - time.monotonic())):
-            waiting.discard(message["pid"])
+        while self._living and self._read_until(lambda m: "status" in m, deadline_s - time.monotonic()):
+            pass
         self._server.close()
 
     def _read_until(self, wanted: Any, timeout_s: float) -> dict[str, int] | None:
         deadline_s = time.monotonic() + timeout_s
         while (left_s := deadline_s - time.monotonic()) > 0:
-            self._server.settimeout(left_s)
-            try:
-                text = self._server.recv(preload.MAX_MESSAGE)
-            except OSError:
+            message = self._read(left_s)
+            if not message:
                 return None
-            if not text:
-                return None
-            message: dict[str, int] = json.loads(text)
-            if "status" in message:
-                self._status[message["pid"]] = message["status"]
             if wanted(message):
                 return message
         return None
+
+    def _read(self, timeout_s: float) -> dict[str, int] | None:
+        """The server's next message; None when none comes in ``timeout_s``, empty when the server is gone."""
+        self._server.settimeout(timeout_s)
+        try:
+            text = self._server.recv(preload.MAX_MESSAGE)
+        except (TimeoutError, BlockingIOError):
+            return None
+        except OSError:
+            return {}
+        if not text:
+            return {}
+        message: dict[str, int] = json.loads(text)
+        if "status" in message and (replica := self._living.pop(message["pid"], None)) is not None:
+            replica.exit_code, replica.gone_s = message["status"], time.monotonic()
+        return message
