@@ -319,7 +319,7 @@ def synthetic_study(
     """
     grid_ = video_grid() if configurations is None else list(configurations)
     records = []
-    for m in make_plan(grid_, list(workloads), blocks, seed, grid_[0] if anchor else None):
+    for m in make_plan(grid_, dict.fromkeys(workloads), blocks, seed, grid_[0] if anchor else None):
         rng = random.Random(f"{seed}:{m.key}:{settings.get('host', '')}")
         latency_s = true_latency_s(m.configuration) * rng.lognormvariate(0, noise)
         energy_j = true_energy_j(m.configuration, truth, seed) * rng.lognormvariate(0, noise)

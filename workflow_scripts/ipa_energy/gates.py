@@ -5,7 +5,7 @@ Thresholds are config (``gates``); the meaning of each flag is the text beside i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -180,3 +180,9 @@ PASSING = (
 """Flags of what may pass, after which trying again makes sense: the default of ``protocol.retry_flags``. The others
 (too short a window, too much load for the host, a desktop on the GPU, sensors that disagree, heat and clocks that
 idling brings back) would only come again."""
+
+
+def disturbances(record: Mapping[str, Any], retry_flags: Collection[str]) -> list[str]:
+    """The flags of a record after which it is worth another try."""
+    flags = (record["quality"] or {"flags": []})["flags"]
+    return list(dict.fromkeys(flag["flag"] for flag in flags if flag["flag"] in retry_flags))

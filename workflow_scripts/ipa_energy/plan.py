@@ -8,9 +8,10 @@ configuration is measured again at both ends of each block; the spread of its re
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from ipa_energy.configuration import Configuration
 from ipa_energy.files import write_text
 
 GRID, ANCHOR_FIRST, ANCHOR_LAST = "grid", "anchor-first", "anchor-last"
+PROFILE, LIVE = "profile", "live"
+"""Roles of records that are in no plan: of a stage alone, and of a run that adapts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +46,37 @@ class Measurement:
 
 def make_plan(
     configurations: Sequence[Configuration],
-    workloads: Sequence[str],
+    workloads: Mapping[str, int | None],
     blocks: int,
     seed: int,
     anchor: Configuration | None,
 ) -> list[Measurement]:
-    """The measurements in run order; the anchor runs under the first workload."""
+    """The measurements in run order; the anchor runs under the first workload.
+
+    ``workloads`` maps each to the number of configurations that are measured under it, None for all.
+    """
     plan: list[Measurement] = []
+    first = next(iter(workloads), "")
+    grid = [(c, w, GRID) for c in configurations for w, number in workloads.items() if number is None]
+    for workload, number in workloads.items():
+        if number is not None:
+            grid += [(c, workload, GRID) for c in sample(configurations, number, f"{seed}:{workload}")]
     for block in range(1, blocks + 1):
-        cells = [(c, w, GRID) for c in configurations for w in workloads]
+        cells = list(grid)
         random.Random(f"{seed}:block{block}").shuffle(cells)
         if anchor is not None:
-            cells = [(anchor, workloads[0], ANCHOR_FIRST), *cells, (anchor, workloads[0], ANCHOR_LAST)]
+            cells = [(anchor, first, ANCHOR_FIRST), *cells, (anchor, first, ANCHOR_LAST)]
         plan += [Measurement(c, w, block, role, len(plan) + i) for i, (c, w, role) in enumerate(cells)]
     return plan
+
+
+def sample(configurations: Sequence[Configuration], number: int, seed: str) -> list[Configuration]:
+    """So many configurations, drawn by the seed; a grid that grows keeps most of those that were drawn before."""
+
+    def place(configuration: Configuration) -> str:
+        return hashlib.sha256(f"{seed}:{configuration.id}".encode()).hexdigest()
+
+    return sorted(configurations, key=place)[:number]
 
 
 COLUMNS = ("order", "block", "role", "repetition", "workload", "configuration")

@@ -94,7 +94,8 @@ def allowed(schema: Schema) -> str:
     if "const" in schema:
         return f"`{schema['const']}`"
     if "enum" in schema:
-        return "one of " + ", ".join(f"`{value}`" for value in schema["enum"])
+        values = ", ".join(f"`{value}`" for value in schema["enum"] if value is not None)
+        return f"one of {values}" + " or null" * _nullable(schema)
     inner = _mapping(schema)
     kinds = inner.get("type", "any value")
     names = [kinds] if isinstance(kinds, str) else [kind for kind in kinds if kind != "null"]
@@ -122,7 +123,7 @@ def _default(row: Row) -> str:
     if "default" not in row.schema:
         return "none"
     value = row.schema["default"]
-    return "its keys' defaults" if value == {} else f"`{json.dumps(value)}`"
+    return "its keys' defaults" if value == {} and "properties" in row.schema else f"`{json.dumps(value)}`"
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

@@ -8,8 +8,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ipa_energy import cost, pipelines
+from ipa_energy import cost, host, pipelines
 from ipa_energy.job import Job, decided_weights
+from ipa_energy.record import SCHEMA_VERSION, Record
 
 
 def accuracy_section(job: Job) -> dict[str, Any]:
@@ -44,4 +45,21 @@ def job_provenance(job: Job) -> dict[str, Any]:
         "frames": json.loads(Path(job.frames_facts).read_text(encoding="utf-8")),
         "settings": job.settings,
         "protocol_digest": job.protocol_digest,
+    }
+
+
+def empty_record(job: Job, state: str, reason: str) -> Record:
+    """The record of a measurement without figures."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "identity": job.identity(),
+        "status": {"state": state, "reason": reason},
+        "window": None,
+        "service": None,
+        "accuracy": accuracy_section(job),
+        "cost": cost_section(job, None),
+        "energy": None,
+        "quality": None,
+        "provenance": host.provenance() | job_provenance(job),
+        "earlier_tries": [],
     }

@@ -17,8 +17,8 @@ from typing import Any
 import jsonschema
 import yaml
 
-from ipa_energy import pipelines
-from ipa_energy.configuration import PLATFORM_KNOBS, STAGE_KNOBS, Configuration, grid
+from ipa_energy import ipa_config, pipelines
+from ipa_energy.configuration import PLATFORM_KNOBS, STAGE_KNOBS, Configuration, Platform, grid
 from ipa_energy.external import settings as external
 from ipa_energy.plan import Measurement, make_plan
 
@@ -43,9 +43,17 @@ class Study:
         return str(self.settings["experiment"])
 
     @property
+    def profiled(self) -> dict[tuple[str, str], tuple[Configuration, ...]]:
+        """By (stage, variant), the configurations of that stage alone that its profile is made of."""
+        return ipa_config.profiled(self.settings)
+
+    @property
     def workloads(self) -> dict[str, dict[str, Any]]:
-        """Settings of each workload by name."""
-        return dict(self.settings["workloads"])
+        """Settings of each workload by name; how many configurations run under it is no property of the load."""
+        return {
+            name: {key: value for key, value in load.items() if key != "sample"}
+            for name, load in self.settings["workloads"].items()
+        }
 
 
 @lru_cache(maxsize=1)
@@ -174,13 +182,17 @@ def _other_faults(settings: Mapping[str, Any], measurements: int) -> list[str]:
 
 def _count(settings: Mapping[str, Any]) -> int:
     """Number of measurements the plan will hold, without building it."""
-    cells = len(settings["workloads"])
+    if settings["measure"] == "none":
+        return 0
+    cells = 1
     for knobs in settings["grid"]["stages"].values():
         for knob in STAGE_KNOBS:
             cells *= len(knobs[knob])
     for knob in PLATFORM_KNOBS:
         cells *= len(settings["grid"]["platform"][knob])
-    return int(settings["blocks"] * (cells + 2 * settings["anchor"]))
+    samples = [load["sample"] for load in settings["workloads"].values()]
+    a_block = sum(cells if sample is None else min(sample, cells) for sample in samples)
+    return int(settings["blocks"] * (a_block + 2 * settings["anchor"]))
 
 
 def _refuse(faults: list[str]) -> None:
@@ -195,20 +207,25 @@ def load_study(config: Mapping[str, Any]) -> Study:
     """
     settings = _fill_defaults(copy.deepcopy(dict(config)), config_schema())
     _refuse(_schema_faults(settings))
-    _refuse(
-        _grid_faults(settings) + _workload_faults(settings["workloads"]) + _other_faults(settings, _count(settings))
-    )
+    if "grid" not in settings:  # a study of a profile alone; with anything to measure, the check below wants a grid
+        settings["grid"] = {"stages": {}, "platform": {knob: [getattr(Platform(), knob)] for knob in PLATFORM_KNOBS}}
     stages = settings["grid"]["stages"]
-    in_order = {name: stages[name] for name in pipelines.get(settings["pipeline"]).stage_names}
+    _refuse(
+        (_grid_faults(settings) if stages else [])
+        + _workload_faults(settings["workloads"])
+        + _other_faults(settings, _count(settings) if stages else 0)
+        + ipa_config.faults(settings)
+    )
+    in_order = {name: stages[name] for name in pipelines.get(settings["pipeline"]).stage_names if name in stages}
     settings["grid"]["stages"] = in_order
-    configurations = tuple(grid(settings["pipeline"], in_order, settings["grid"]["platform"]))
+    configurations = tuple(grid(settings["pipeline"], in_order, settings["grid"]["platform"])) if stages else ()
     if len({c.id for c in configurations}) != len(configurations):
         raise ConfigError("The config can't be used:\n  - two configurations of the grid have the same id")
     plan = make_plan(
-        configurations,
-        list(settings["workloads"]),
-        settings["blocks"],
+        configurations if settings["measure"] != "none" else (),
+        {name: load["sample"] for name, load in settings["workloads"].items()},
+        settings["blocks"] if settings["measure"] != "none" else 0,
         settings["seed"],
-        configurations[0] if settings["anchor"] else None,
+        configurations[0] if settings["anchor"] and configurations else None,
     )
     return Study(settings, configurations, tuple(plan))

@@ -17,16 +17,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ipa_energy import host
+from ipa_energy.gates import disturbances
 from ipa_energy.job import Job
 from ipa_energy.lock import measurement_lock
 from ipa_energy.owner import Owner, watched_owner
 from ipa_energy.platforms import restore_left_behind
-from ipa_energy.record import SCHEMA_VERSION, Record, write_record
-from ipa_energy.sections import accuracy_section, cost_section, job_provenance
+from ipa_energy.record import Record, write_record
+from ipa_energy.sections import empty_record
 from ipa_energy.trace import write_trace
 
 
@@ -47,24 +49,7 @@ def why_not(job: Job) -> str | None:
     return None
 
 
-def empty_record(job: Job, state: str, reason: str) -> Record:
-    """The record of a measurement without figures."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "identity": job.identity(),
-        "status": {"state": state, "reason": reason},
-        "window": None,
-        "service": None,
-        "accuracy": accuracy_section(job),
-        "cost": cost_section(job, None),
-        "energy": None,
-        "quality": None,
-        "provenance": host.provenance() | job_provenance(job),
-        "earlier_tries": [],
-    }
-
-
-def _wait(child: subprocess.Popen[bytes], timeout_s: float, owner: Owner) -> str | None:
+def _wait(child: subprocess.Popen[bytes], timeout_s: float, limit: str, owner: Owner) -> str | None:
     """Wait for the child; why it has to be ended, or None when it ended by itself. Raises WorkflowGoneError."""
     child_fd = os.pidfd_open(child.pid)
     try:
@@ -75,7 +60,7 @@ def _wait(child: subprocess.Popen[bytes], timeout_s: float, owner: Owner) -> str
     if child_fd in ready:
         return None
     owner.check()
-    return f"took longer than protocol.timeout_s = {timeout_s:g} s"
+    return f"took longer than {limit} = {timeout_s:g} s"
 
 
 def _ended_how(code: int) -> str:
@@ -90,31 +75,38 @@ def _environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [library, os.environ.get("PYTHONPATH")]))}
 
 
-def _try_once(job: Job, owner: Owner) -> Record:
+def run_child(
+    module: str, text: str, timeout_s: float, owner: Owner, limit: str = "protocol.timeout_s"
+) -> dict[str, Any]:
+    """Run ``python -m module`` on a job's ``text``: ``{"result": ...}``, or ``{"failed": reason}``.
+
+    ``limit`` says in words where the limit comes from.
+
+    Raises InfrastructureError for what is no property of the job, and WorkflowGoneError.
+    """
     with tempfile.TemporaryDirectory(prefix="ipa-energy.") as folder:
         job_file, result = Path(folder, "job.json"), Path(folder, "result.json")
-        job_file.write_text(job.to_json(), encoding="utf-8")
-        command = [sys.executable, "-m", "ipa_energy.measurement", str(job_file), str(result)]
-        command += ["--parent", str(os.getpid())]
+        job_file.write_text(text, encoding="utf-8")
+        command = [sys.executable, "-m", module, str(job_file), str(result), "--parent", str(os.getpid())]
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, env=_environment())
         try:
-            late = _wait(child, job.settings["protocol"]["timeout_s"], owner)
+            late = _wait(child, timeout_s, limit, owner)
         finally:
             child.kill()
             child.wait()
         if late:
-            return empty_record(job, "failed", late)
+            return {"failed": late}
         if not result.exists():
-            return empty_record(job, "failed", _ended_how(child.returncode))
-        outcome = json.loads(result.read_text(encoding="utf-8"))
+            return {"failed": _ended_how(child.returncode)}
+        outcome: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
         if "infrastructure" in outcome:
             raise InfrastructureError(outcome["infrastructure"])
-        return outcome["record"] if "record" in outcome else empty_record(job, "failed", outcome["failed"])
+        return outcome
 
 
-def _disturbances(record: Record, retry_flags: Collection[str]) -> list[str]:
-    flags = (record["quality"] or {"flags": []})["flags"]
-    return list(dict.fromkeys(flag["flag"] for flag in flags if flag["flag"] in retry_flags))
+def _try_once(job: Job, owner: Owner) -> Record:
+    outcome = run_child("ipa_energy.measurement", job.to_json(), job.settings["protocol"]["timeout_s"], owner)
+    return outcome["result"] if "result" in outcome else empty_record(job, "failed", outcome["failed"])
 
 
 def run(job: Job, record_path: str, say: Callable[[str], None]) -> Record:
@@ -129,7 +121,7 @@ def run(job: Job, record_path: str, say: Callable[[str], None]) -> Record:
     else:
         title = f"{job.experiment}: {job.title}"
         with watched_owner() as owner, measurement_lock(title, say, owner.check):
-            _put_back_what_was_left(job, say)
+            put_back_what_was_left(job, say)
             record = _with_retries(job, say, owner)
     if record["status"]["state"] != "ok":
         write_trace(job.trace, [], 0.0)
@@ -137,7 +129,7 @@ def run(job: Job, record_path: str, say: Callable[[str], None]) -> Record:
     return record
 
 
-def _put_back_what_was_left(job: Job, say: Callable[[str], None]) -> None:
+def put_back_what_was_left(job: Job, say: Callable[[str], None]) -> None:
     """Undo what a killed run left changed on the platform; raises InfrastructureError where that can't be.
 
     A GPU whose power limit is still somebody else's would be measured as something that it is not. Measurements that
@@ -164,10 +156,10 @@ def _with_retries(job: Job, say: Callable[[str], None], owner: Owner) -> Record:
                 raise
             say(f"not tried again: {error}")
             break
-        disturbances = _disturbances(tries[-1], protocol["retry_flags"])
-        if left == 0 or not disturbances:
+        flags = disturbances(tries[-1], protocol["retry_flags"])
+        if left == 0 or not flags:
             break
-        say(f"flagged ({', '.join(disturbances)}); trying again, {left} left")
+        say(f"flagged ({', '.join(flags)}); trying again, {left} left")
         time.sleep(1.0)
     # A flagged figure is more than none: a later try that failed does not take its place, and its trace is still there.
     chosen = next((record for record in reversed(tries) if _whole(record)), tries[-1])

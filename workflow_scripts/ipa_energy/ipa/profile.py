@@ -75,6 +75,21 @@ class Profile:
         raise ProfileError(f"the profile has no stage {name!r}; it has {', '.join(s.stage for s in self.stages)}")
 
     @property
+    def evidence(self) -> str:
+        """What stands behind the energies: ``measured``, ``estimated``, ``mixed``, ``unknown``, or ``none`` of any."""
+        if self.energy_kind is None:
+            return "none"
+        known = set(self.table["evidence"].dropna()) if "evidence" in self.table.columns else set()
+        return "unknown" if not known else known.pop() if len(known) == 1 else "mixed"
+
+    @property
+    def host_idle_w(self) -> float | None:
+        """Power of the bare host in W, the mean of what the rows say; None where they don't."""
+        if "host_idle_w" not in self.table.columns or self.table["host_idle_w"].isna().all():
+            return None
+        return float(self.table["host_idle_w"].mean())
+
+    @property
     def energy_boundary(self) -> str:
         """In words: what the energy per request that follows from this profile holds."""
         waiting = any(not np.isnan(stage.idle_w).all() for stage in self.stages)

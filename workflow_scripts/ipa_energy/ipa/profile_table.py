@@ -31,6 +31,8 @@ COLUMNS: Mapping[str, str] = MappingProxyType(
         "energy_kind": "Needed with energy_j: `net` (above the waiting replica's power) or `gross` (all of it).",
         "idle_w": "Optional: power that one replica adds while it waits, in W.",
         "memory_mb": "Optional: memory of one replica, in MB; not used in decisions.",
+        "evidence": "Optional: where the energies come from, `measured`, `estimated` or `mixed`.",
+        "host_idle_w": "Optional: power of the bare host, in W; the same in all rows.",
         "source": "Optional: where the row comes from, such as `measured` or `fitted`.",
     }
 )
@@ -39,7 +41,10 @@ COLUMNS: Mapping[str, str] = MappingProxyType(
 LATENCIES = ("latency_s", "latency_mean_s", "latency_p99_s")
 KEY = ("stage", "variant", "cores", "gpu_share", "batch")
 _REQUIRED = ("stage", "variant", "accuracy", "cores", "batch", "throughput_rps")
-_NUMBERS = ("accuracy", "cores", "gpu_share", "batch", *LATENCIES, "throughput_rps", "energy_j", "idle_w", "memory_mb")
+_NUMBERS = (
+    *("accuracy", "cores", "gpu_share", "batch", *LATENCIES, "throughput_rps"),
+    *("energy_j", "idle_w", "memory_mb", "host_idle_w"),
+)
 
 
 class ProfileError(ValueError):

@@ -98,7 +98,15 @@ def _reason_names(mask: int) -> list[str]:
 
 
 def _named(processes: Iterable[Any]) -> list[dict[str, Any]]:
-    return [{"pid": int(process.pid), "name": _process_name(process.pid)} for process in processes]
+    return [
+        {
+            "pid": int(process.pid),
+            "name": _process_name(process.pid),
+            # None where the driver does not tell, as on Windows' display driver model and in some containers.
+            "memory_bytes": None if process.usedGpuMemory is None else int(process.usedGpuMemory),
+        }
+        for process in processes
+    ]
 
 
 def _process_name(pid: int) -> str | None:

@@ -73,8 +73,9 @@ class StageRunner(Protocol):
 class Pipeline:
     """A chain of stages.
 
-    ``buffers(settings)`` gives the output of each stage, for the settings of a study; ``modules`` are what a process
-    has to import before it can build runners, so that a server may do it once for all.
+    ``buffers(settings)`` gives the output of each stage, for the settings of a study. ``stage_input(stage, frames,
+    settings)`` makes what a stage reads of the frames, one request per row, so that a stage can be profiled by itself.
+    ``modules`` are what a process has to import before it can build runners, so that a server may do it once for all.
     """
 
     name: str
@@ -82,4 +83,5 @@ class Pipeline:
     variants: Callable[[str], Mapping[str, Accuracy]]
     buffers: Callable[[Mapping[str, Any]], tuple[Buffer, ...]]
     build_runner: Callable[[StageSetup, NDArray[Any], NDArray[Any]], StageRunner]
+    stage_input: Callable[[str, NDArray[Any], Mapping[str, Any]], NDArray[Any]]
     modules: tuple[str, ...] = ()

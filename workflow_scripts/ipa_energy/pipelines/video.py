@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from ipa_energy.pipelines import zoo
+from ipa_energy.pipelines import regions, zoo
 from ipa_energy.pipelines.base import Accuracy, Buffer, Pipeline, StageRunner, StageSetup
 
 STAGES = ("detect", "classify")
@@ -31,6 +33,24 @@ def buffers(settings: Mapping[str, Any]) -> tuple[Buffer, ...]:
     """What one request holds after each stage: its crops (uint8, RGB, channels first), then their class ids (int32)."""
     crops = int(settings["crops_per_frame"])
     return Buffer((crops, 3, CROP_PX, CROP_PX), "uint8"), Buffer((crops,), "int32")
+
+
+def stage_input(stage: str, frames: NDArray[np.uint8], settings: Mapping[str, Any]) -> NDArray[np.uint8]:
+    """What a stage reads when it is profiled by itself: the frames, or for ``classify`` crops of them.
+
+    ``frames`` has shape (n, height, width, 3). A crop is the largest square in the middle of the frame, which also
+    stands in for detections that are missing; a request has ``crops_per_frame`` of them, all alike.
+    """
+    if stage == "detect":
+        return frames
+    left, top, right, bottom = regions.centre(frames.shape[2], frames.shape[1])
+    size = (CROP_PX, CROP_PX)
+    crops = [
+        np.asarray(Image.fromarray(frame[top:bottom, left:right]).resize(size, Image.Resampling.BILINEAR))
+        for frame in frames
+    ]
+    one_each = np.stack(crops).transpose(0, 3, 1, 2)[:, None]
+    return np.ascontiguousarray(np.repeat(one_each, int(settings["crops_per_frame"]), axis=1))
 
 
 def build_runner(setup: StageSetup, inputs: NDArray[Any], outputs: NDArray[Any]) -> StageRunner:
@@ -53,4 +73,4 @@ def build_runner(setup: StageSetup, inputs: NDArray[Any], outputs: NDArray[Any])
 MODULES = ("torch", "torchvision.models.detection", "ipa_energy.pipelines.video_stages")
 """What a process imports before it can build runners."""
 
-VIDEO = Pipeline("video", STAGES, variants, buffers, build_runner, MODULES)
+VIDEO = Pipeline("video", STAGES, variants, buffers, build_runner, stage_input, MODULES)

@@ -1,0 +1,43 @@
+"""The frame of every measuring process: a job file in, a result file out, whatever happens in between.
+
+The supervisor (:mod:`.supervisor`) starts ``python -m MODULE JOB RESULT --parent PID``. RESULT gets ``{"result": ...}``
+or ``{"failed": reason}`` where what was to be measured could not be, or ``{"infrastructure": reason}`` for a fault of a
+disk, a file or the installation, which is no property of what was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ipa_energy.files import write_text
+from ipa_energy.serving.preload import die_with_parent
+from ipa_energy.serving.processes import ServerError, ServingError
+
+
+def main(measure: Callable[[str, Callable[[str], None]], Any]) -> None:
+    """Call ``measure`` with the text of the job and a voice for the log; leave what comes of it in RESULT."""
+    parser = argparse.ArgumentParser(description="Run one measuring job.")
+    parser.add_argument("job", type=Path)
+    parser.add_argument("result", type=Path)
+    parser.add_argument("--parent", type=int, required=True, help="process id of the supervisor, to end with")
+    arguments = parser.parse_args()
+    die_with_parent(arguments.parent)
+    result: dict[str, Any]
+    try:
+        job = arguments.job.read_text(encoding="utf-8")
+        result = {"result": measure(job, lambda text: print(f"{time.monotonic():.3f} {text}", flush=True))}
+    except ServingError as error:
+        result = {"failed": str(error)}
+    except (OSError, ServerError) as error:
+        traceback.print_exc()
+        result = {"infrastructure": f"{type(error).__name__}: {error}"}
+    except Exception as error:
+        traceback.print_exc()
+        result = {"failed": f"{type(error).__name__}: {error}"}
+    write_text(arguments.result, json.dumps(result, allow_nan=False))

@@ -1,0 +1,115 @@
+"""The ``ipa`` section of a config: what is wrong with it, and which variants have to be profiled for it.
+
+Read whenever the workflow is parsed, so nothing here imports pandas. What the section means to IPA's own modules is in
+:mod:`ipa_energy.ipa.settings`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ipa_energy.configuration import Configuration, Platform, StageKnobs
+
+
+def wanted(settings: Mapping[str, Any]) -> bool:
+    """Whether any part of IPA is to run."""
+    ipa = settings["ipa"]
+    return bool(ipa["inputs"] or ipa["adaptation"]["loads"])
+
+
+def platform(settings: Mapping[str, Any]) -> Platform:
+    """The platform on which variants are profiled: the one named, else the first of the grid."""
+    ipa, grid = settings["ipa"], settings["grid"]["platform"]
+    return Platform(ipa["device"] or grid["device"][0], ipa["precision"] or grid["precision"][0])
+
+
+def profiled(settings: Mapping[str, Any]) -> dict[tuple[str, str], tuple[Configuration, ...]]:
+    """By (stage, variant), the configurations of one stage that make up its profile: by cores, then by batch size.
+
+    Empty without IPA, and where a file holds the profile.
+    """
+    ipa = settings["ipa"]
+    if not wanted(settings) or ipa["profile"] is not None:
+        return {}
+    found = {}
+    for stage, knobs in settings["grid"]["stages"].items():
+        batches = sorted(ipa["batches"].get(stage, knobs["batch"]))
+        for variant in knobs["variant"]:
+            alone = (
+                StageKnobs(stage, variant, batch, 1, threads)
+                for threads, batch in itertools.product(sorted(knobs["threads"]), batches)
+            )
+            found[stage, variant] = tuple(
+                Configuration(settings["pipeline"], (one,), platform(settings)) for one in alone
+            )
+    return found
+
+
+def faults(settings: Mapping[str, Any]) -> list[str]:
+    """Everything that is wrong with the section and with ``measure``, beyond what the schema can say."""
+    ipa, measure = settings["ipa"], settings["measure"]
+    stages = settings["grid"]["stages"]
+    found = []
+    if measure != "all" and not wanted(settings):
+        found.append(f"measure is {measure!r} without ipa.inputs or ipa.adaptation.loads; allowed: all")
+    if measure == "feasible" and not ipa["inputs"]:
+        found.append(
+            "measure is 'feasible' without ipa.inputs; allowed: at least one input that decides what is feasible"
+        )
+    if not stages and not (measure == "none" and ipa["profile"] is not None):
+        found.append("grid is missing; allowed: a grid, or measure: none together with ipa.profile")
+    if not wanted(settings):
+        return found
+    if ipa["profile"] is not None and not Path(ipa["profile"]).is_file():
+        found.append(
+            f"ipa.profile is {ipa['profile']!r}; allowed: an existing CSV file, or null to profile the variants"
+        )
+    if ipa["profile"] is None and settings["records"] is not None:
+        found.append(
+            "ipa.profile is null with a folder of records; allowed: a CSV file, such as the profile.csv of a run"
+        )
+    if ipa["profile"] is None:
+        found += _measured_profile_faults(settings)
+    return found + _adaptation_faults(ipa, stages)
+
+
+def _measured_profile_faults(settings: Mapping[str, Any]) -> list[str]:
+    ipa, grid = settings["ipa"], settings["grid"]
+    found = []
+    for key in ("device", "precision"):
+        if ipa[key] is not None and ipa[key] not in grid["platform"][key]:
+            found.append(f"ipa.{key} is {ipa[key]!r}; allowed: one of grid.platform.{key}: {grid['platform'][key]}")
+    if platform(settings).device == "cuda" and ipa["cost"] == "cores":
+        found.append("ipa.cost is 'cores' for a profile on cuda; allowed: usd, as a GPU has no price in cores")
+    return found + [
+        f"ipa.{key} names the stage {stage!r}; allowed: {', '.join(grid['stages'])}"
+        for key in ("batches", "fa2_high")
+        for stage in ipa[key]
+        if stage not in grid["stages"]
+    ]
+
+
+def _adaptation_faults(ipa: Mapping[str, Any], stages: Mapping[str, Any]) -> list[str]:
+    found = []
+    loads = ipa["adaptation"]["loads"]
+    for name, load in loads.items():
+        if ("pattern" in load) == ("file" in load):
+            found.append(f"ipa.adaptation.loads.{name} has {sorted(load)}; allowed: exactly one of pattern, file")
+        elif "file" in load and not Path(load["file"]).is_file():
+            found.append(f"ipa.adaptation.loads.{name}.file is {load['file']!r}; allowed: an existing text file")
+        if load["last"] is not None and load["last"] <= load["first"]:
+            found.append(
+                f"ipa.adaptation.loads.{name}.last is {load['last']}; allowed: more than first, {load['first']}"
+            )
+    live = ipa["adaptation"]["live"]["load"]
+    if live is not None and live not in loads:
+        known = ", ".join(loads) or "none, as there are no loads"
+        found.append(f"ipa.adaptation.live.load is {live!r}; allowed: {known}")
+    if live is not None and not stages:
+        found.append(
+            "ipa.adaptation.live needs a grid, whose variants can be loaded; allowed: live.load null without one"
+        )
+    return found
