@@ -43,3 +43,11 @@ def unloadable(setup, inputs, outputs):
 def checker(setup, inputs, outputs):
     """Writes twice its input, so that a test can follow every request through shared memory."""
     return _Runner(setup, inputs, outputs, lambda runner, sources: np.multiply(inputs[sources], 1))
+
+
+def model(setup, inputs, outputs):
+    """Loads for ``load_s``, or fails in it when it is ``broken``; then takes ``service_s`` a batch."""
+    time.sleep(setup["load_s"])
+    if setup.get("broken"):
+        raise RuntimeError("weights file is broken")
+    return _Runner(setup, inputs, outputs, lambda runner, sources: time.sleep(setup["service_s"]))

@@ -206,8 +206,10 @@ class Replicas:
     def end(self, replica: Replica) -> None:
         """Let one idle or loading replica go; its exit is then no failure. It is gone when ``exit_code`` is known."""
         replica.control.close()
-        self.read_exits()
-        if replica.ready_s is None and replica.kill_while_loading and replica.exit_code is None:
+        if replica.ready_s is not None or not replica.kill_while_loading:
+            return
+        # While its parent, the server, is there and has not told of its end, its pid is no one else's.
+        if self.read_exits() and replica.exit_code is None:
             # It would look at its socket only once its model is loaded, and take time from those that serve until then.
             with suppress(ProcessLookupError):
                 os.kill(replica.pid, signal.SIGKILL)
@@ -240,7 +242,7 @@ class Replicas:
     def stop(self, grace_s: float = 3.0) -> None:
         """Let the replicas end; what is left after ``grace_s`` is killed with the connection."""
         for replica in self.replicas:
-            replica.control.close()
+            self.end(replica)
         deadline_s = time.monotonic() + grace_s
         while self._living and self._read_until(lambda m: "status" in m, deadline_s - time.monotonic()):
             pass
