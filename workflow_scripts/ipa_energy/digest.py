@@ -1,4 +1,4 @@
-"""Digests of the code that decides what a rule yields: one for measuring, one for analysing.
+"""Digests of the code that decides what a rule yields: for measuring, profiling, analysing, and IPA's own steps.
 
 Snakemake sees a script's time stamp, not its content, and no imported module at all. The rules carry these digests as
 parameters instead: a change of measuring code re-measures and a change of analysing code analyses again, whereas a
@@ -16,6 +16,8 @@ from pathlib import Path
 _LIBRARY = Path(__file__).resolve().parent
 MEASURING_CODE = (
     "measurement.py",
+    "child.py",
+    "phases.py",
     "deployment.py",
     "observation.py",
     "sections.py",
@@ -33,7 +35,22 @@ MEASURING_CODE = (
 )
 
 
+PROFILING_CODE = ("profiling.py", "profile_record.py", "profile_supervisor.py")
+
 ANALYSING_CODE = ("analysis", "external", "figures", "cost.py", "energy.py", "record.py")
+
+IPA_CODE = (
+    "ipa",
+    "figures",
+    "analysis/aggregate.py",
+    "analysis/tables.py",
+    "serving/arrivals.py",
+    "serving/batching.py",
+    "configuration.py",
+    "cost.py",
+    "ipa_config.py",
+    "profile_record.py",
+)
 
 
 def _files(names: Iterable[str]) -> list[Path]:
@@ -73,6 +90,18 @@ def _digest(names: Iterable[str]) -> str:
 def protocol_digest() -> str:
     """Twelve hex digits that change when, and only when, the measuring code changes its meaning."""
     return _digest(MEASURING_CODE)
+
+
+@lru_cache(maxsize=1)
+def profiling_digest() -> str:
+    """The same for what profiling has of its own, besides the measuring code."""
+    return _digest(PROFILING_CODE)
+
+
+@lru_cache(maxsize=1)
+def ipa_digest() -> str:
+    """The same for the code that makes profile, spaces, optima and adaptation from what was profiled."""
+    return _digest(IPA_CODE)
 
 
 @lru_cache(maxsize=1)

@@ -24,3 +24,15 @@ def history_path(experiment: str, workload: str, configuration: str, repetition:
     return HISTORY.format(
         experiment=experiment, workload=workload, configuration=configuration, repetition=repetition, stamp=stamp
     )
+
+
+def profile_path(experiment: str, stage: str, variant: str) -> str:
+    """Path of the profile of one variant."""
+    return f"{RESULTS}/profile/{{stage}}.{{variant}}.json".format(experiment=experiment, stage=stage, variant=variant)
+
+
+def profile_history_path(experiment: str, stage: str, variant: str, stamp: str) -> str:
+    """Path, without its suffix, under which the profile of a variant and its trace are kept for good."""
+    return f"{RESULTS}/history/profile/{{stage}}.{{variant}}.{{stamp}}".format(
+        experiment=experiment, stage=stage, variant=variant, stamp=stamp
+    )

@@ -9,7 +9,7 @@ figure by the fit, which this library does not.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,16 +97,22 @@ def _left_out(b: Floats, y: Floats) -> float:
 
 
 def latency_fits(profile: Profile, latency: str = "p99") -> pd.DataFrame:
-    """The fit of every (stage, variant, cores, GPU share) as a table: coefficients in s, and errors.
+    """The fit of the latency of every (stage, variant, cores, GPU share), see :func:`quadratic_fits`; in s."""
+    return quadratic_fits(profile, {stage.stage: stage.latency_s(latency) for stage in profile.stages})
 
-    ``negative_at`` lists whole batch sizes in the measured range at which the curve is not above 0; IPA's code falls
-    back to a straight line there, :func:`fill_batches` refuses to fill them.
+
+def quadratic_fits(profile: Profile, values: Mapping[str, Floats]) -> pd.DataFrame:
+    """The fit of a figure of every (stage, variant, cores, GPU share) as a table: coefficients and errors.
+
+    ``values`` maps each stage to the figure of its rows; coefficients and ``rmse`` are in its unit. ``negative_at``
+    lists whole batch sizes in the measured range at which the curve is not above 0; IPA's code falls back to a straight
+    line there, :func:`fill_batches` refuses to fill them.
     """
     rows = []
     for stage in profile.stages:
-        seconds = stage.latency_s(latency)
+        figure = values[stage.stage]
         for _, at in curves(stage):
-            fit = fit_quadratic(stage.batch[at], seconds[at])
+            fit = fit_quadratic(stage.batch[at], figure[at])
             inside = np.arange(fit.smallest, fit.largest + 1)
             first = at[0]
             rows.append(
@@ -115,12 +121,12 @@ def latency_fits(profile: Profile, latency: str = "p99") -> pd.DataFrame:
                     "variant": stage.variants[stage.variant[first]],
                     "cores": int(stage.cores[first]),
                     "gpu_share": float(stage.gpu_share[first]),
-                    "constant_s": fit.constant,
-                    "linear_s": fit.linear,
-                    "quadratic_s": fit.quadratic,
+                    "constant": fit.constant,
+                    "linear": fit.linear,
+                    "quadratic": fit.quadratic,
                     "degree": fit.degree,
                     "points": fit.points,
-                    "rmse_s": fit.rmse,
+                    "rmse": fit.rmse,
                     "max_relative_error": fit.max_relative_error,
                     "prediction_error": fit.prediction_error,
                     "negative_at": " ".join(map(str, inside[fit(inside) <= 0])),

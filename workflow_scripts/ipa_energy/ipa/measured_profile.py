@@ -50,8 +50,8 @@ def measured_table(paths: Iterable[str | Path], gpu_share: float) -> pd.DataFram
 def usable(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """The rows with figures, in the columns of a profile, and a remark for each row that has none or is flagged.
 
-    Without waiting power in some row, it is left out of all, as energies would not hold the same. Waiting power below 0,
-    which is scatter, counts as 0: with it, decisions would start replicas to save energy.
+    Without waiting power in some row, it is left out of all, as energies would not hold the same. Waiting power below
+    0, which is scatter, counts as 0: with it, decisions would start replicas to save energy.
     """
     good = table[table["state"] == "ok"]
     remarks = [
@@ -69,7 +69,7 @@ def usable(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         ):
             least = rows["idle_w"].min()
             remarks.append(
-                f"idle_w of {stage}/{variant}, {cores} cores, is {least:.3g} W, and taken as 0: waiting draws nothing back"
+                f"idle_w of {stage}/{variant}, {cores} cores, is {least:.3g} W and taken as 0, as waiting gives nothing back"
             )
         made["idle_w"] = made["idle_w"].clip(lower=0.0)
     return made, remarks
