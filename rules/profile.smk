@@ -1,0 +1,71 @@
+# IPA's profiler: every variant by itself, before the configurations; then the one table that all of IPA works with.
+# Without inputs or loads in the config's section ipa nobody asks for these rules.
+
+
+rule profile_variant:
+    input:
+        decision="results/{experiment}/weights.json",
+        weights="results/{experiment}/weights/{variant}.json",
+        digest="results/{experiment}/frames.json",
+        frames=ancient("results/{experiment}/frames.npy"),
+    output:
+        profile="results/{experiment}/profile/{stage}.{variant}.json",
+        trace="results/{experiment}/traces/profile/{stage}.{variant}.parquet",
+    log:
+        "logs/{experiment}/profile/{stage}.{variant}.log",
+    priority: before_measuring
+    retries: 0
+    conda:
+        "../environment.yaml"
+    threads: all_cores
+    resources:
+        power_meter=1,
+    params:
+        configurations=lambda wildcards: [
+            one.as_dict() for one in profiled[(wildcards.stage, wildcards.variant)]
+        ],
+        workload_settings={"kind": "saturated", "in_flight_per_batch": 2, "drop_after_s": None},
+        settings=measuring_settings(study.settings),
+        weights_folder="resources/weights",
+        protocol=protocol_digest(),
+        code=profiling_digest(),
+    message:
+        "Profile {wildcards.variant} in stage {wildcards.stage}"
+    script:
+        "../workflow_scripts/profile_variant.py"
+
+
+rule make_profile:
+    input:
+        profiles_of,
+    output:
+        profile=report(
+            "results/{experiment}/profile.csv",
+            caption="../report/profile.rst",
+            category="IPA",
+            labels={"result": "profile (CSV)"},
+        ),
+        measured="results/{experiment}/profile/measured.csv",
+        fits="results/{experiment}/profile/fits.csv",
+        allocation="results/{experiment}/profile/allocation.csv",
+        remarks="results/{experiment}/profile/remarks.txt",
+        svg=report(
+            "results/{experiment}/figures/profile.svg",
+            caption="../report/profile.rst",
+            category="IPA",
+            labels={"result": "profile of the stages"},
+        ),
+        png="results/{experiment}/figures/profile.png",
+    log:
+        "logs/{experiment}/make_profile.log",
+    conda:
+        "../environment.yaml"
+    threads: 1
+    params:
+        code=ipa_digest(),
+        ipa=study.settings["ipa"],
+        prices=study.settings["prices"],
+    message:
+        "Put the profile of experiment {wildcards.experiment} together"
+    script:
+        "../workflow_scripts/make_profile.py"

@@ -1,0 +1,61 @@
+"""Profile one stage variant: all its batch sizes and cores, one after the other, into one file; and its power trace."""
+
+import os
+import sys
+from datetime import UTC, datetime
+
+from ipa_energy.configuration import configuration_from_dict
+from ipa_energy.files import keep_also
+from ipa_energy.job import Job
+from ipa_energy.joblog import redirect_to
+from ipa_energy.layout import profile_history_path
+from ipa_energy.owner import WorkflowGoneError
+from ipa_energy.profile_supervisor import run
+from ipa_energy.supervisor import InfrastructureError
+
+
+def main() -> None:
+    """Run the jobs that Snakemake describes."""
+    terminal = os.fdopen(os.dup(2), "w", buffering=1)
+    redirect_to(snakemake.log[0])
+    wildcards, params = snakemake.wildcards, snakemake.params
+    jobs = [
+        Job(
+            experiment=wildcards.experiment,
+            configuration=configuration_from_dict(configuration),
+            workload="profile",
+            workload_settings=params.workload_settings,
+            repetition="block1-profile",
+            order=order,
+            settings=params.settings,
+            prices=snakemake.config["prices"],
+            frames=snakemake.input.frames,
+            frames_facts=snakemake.input.digest,
+            weights=snakemake.input.decision,
+            variant_weights=(snakemake.input.weights,),
+            weights_folder=params.weights_folder,
+            trace=snakemake.output.trace,
+            protocol_digest=params.protocol,
+        )
+        for order, configuration in enumerate(params.configurations)
+    ]
+
+    def say(text: str) -> None:
+        print(f"[profile] {wildcards.stage} {wildcards.variant}: {text}", file=terminal)
+        print(text, flush=True)
+
+    try:
+        run(jobs, snakemake.output.profile, say)
+    except (WorkflowGoneError, InfrastructureError) as error:
+        sys.exit(str(error))
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    kept = profile_history_path(wildcards.experiment, wildcards.stage, wildcards.variant, stamp)
+    try:  # what was measured stays, also when it is measured anew
+        keep_also(snakemake.output.profile, f"{kept}.json")
+        keep_also(snakemake.output.trace, f"{kept}.parquet")
+    except OSError as error:
+        say(f"not kept in the history: {error}")
+
+
+if __name__ == "__main__":
+    main()
