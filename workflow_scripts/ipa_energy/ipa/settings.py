@@ -7,7 +7,7 @@ ValueError.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from ipa_energy.ipa.allocation import stage_sla_s, with_base_allocation
@@ -107,9 +107,20 @@ def method(name: str, ipa: Ipa) -> Method:
     return methods[name]
 
 
-def usable_methods(names: list[str], options: Options) -> tuple[list[str], dict[str, str]]:
-    """Those of the methods that these options allow, and the reason against each other one."""
-    if energy_is_known(options) or WITH_ENERGY not in names:
-        return list(names), {}
-    reason = "the energy of some options is not known (no energy_j in the profile, or a rate of 0)"
-    return [name for name in names if name != WITH_ENERGY], {WITH_ENERGY: reason}
+def usable_methods(names: Sequence[str], options: Options, ipa: Ipa | None = None) -> tuple[list[str], dict[str, str]]:
+    """Those of the methods that these options allow, and the reason against each other one.
+
+    With ``ipa``, FA2-high is checked too: the variants that the config names for it must be among the options.
+    """
+    reasons = {}
+    if not energy_is_known(options):
+        reasons[WITH_ENERGY] = "the energy of some options is not known (no energy_j in the profile, or a rate of 0)"
+    named = {} if ipa is None else ipa["fa2_high"]
+    lacking = [
+        f"{stage.stage} ({named[stage.stage]})" if stage.stage in named else f"{stage.stage} (none named)"
+        for stage in options.stages
+        if named and named.get(stage.stage) not in {stage.variants[i] for i in stage.variant}
+    ]
+    if lacking:
+        reasons["fa2_high"] = f"ipa.fa2_high has no variant of the profile for {', '.join(lacking)}"
+    return [name for name in names if name not in reasons], {name: reasons[name] for name in names if name in reasons}
