@@ -14,6 +14,7 @@ report: "report/workflow.rst"
 
 include: "rules/common.smk"
 include: "rules/prepare.smk"
+include: "rules/profile.smk"
 include: "rules/measure.smk"
 include: "rules/external.smk"
 include: "rules/aggregate.smk"

@@ -3,11 +3,11 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from ipa_energy import owner
-from ipa_energy.digest import analysis_digest, protocol_digest
+from ipa_energy import ipa_config, owner
+from ipa_energy.digest import analysis_digest, ipa_digest, profiling_digest, protocol_digest
 from ipa_energy.external.settings import matching_files
 from ipa_energy.job import measuring_settings
-from ipa_energy.layout import record_path
+from ipa_energy.layout import chosen_keys, profile_path, record_path
 from ipa_energy.pipelines.frames import frames_digest
 from ipa_energy.study import ConfigError, load_study
 
@@ -26,6 +26,8 @@ workflow.global_resources.setdefault("power_meter", 1)
 
 parsed_s = time.time()
 planned = {m.key: m for m in study.plan}
+profiled = study.profiled
+measuring = study.settings["records"] is not None or study.settings["measure"] != "none"
 
 
 resource_scopes:
@@ -38,6 +40,10 @@ wildcard_constraints:
     configuration="[^/]+",
     variant="[^/]+",
     repetition="[^/]+",
+    stage="[^/.]+",
+    input="[^/]+",
+    load="[^/.]+",
+    method="[^/.]+",
 
 
 def records_of(wildcards):
@@ -51,7 +57,11 @@ def records_of(wildcards):
             if "history" not in path.relative_to(folder).parts
         )
         return sorted(str(path) for path in found)
-    return [record_path(study.experiment, *key) for key in planned]
+    keys = list(planned)
+    if study.settings["measure"] == "feasible":
+        chosen = checkpoints.choose_feasible.get(experiment=wildcards.experiment).output.chosen
+        keys = chosen_keys(keys, chosen)
+    return [record_path(study.experiment, *key) for key in keys]
 
 
 def plan_of(wildcards):
@@ -102,6 +112,14 @@ def all_cores(wildcards):
     return workflow._cores or 1
 
 
+def profiles_of(wildcards):
+    """The files that the profile is made of: one of each variant, or the one that the config names."""
+    file = study.settings["ipa"]["profile"]
+    if file is not None:
+        return [str(Path(file).resolve())]
+    return [profile_path(study.experiment, stage, variant) for stage, variant in profiled]
+
+
 def targets(wildcards):
     """What `rule all` makes."""
     results = f"results/{study.experiment}"
@@ -110,8 +128,10 @@ def targets(wildcards):
         for workload in study.workloads
         for figure in ("knob_effects", "energy_against_metrics")
         for kind in ("svg", "png")
+        if measuring
     ]
-    return [f"{results}/summary.txt", *figures]
+    profile = [f"{results}/profile.csv"] if ipa_config.wanted(study.settings) else []
+    return [f"{results}/summary.txt", *figures, *profile]
 
 
 onsuccess:

@@ -5,6 +5,10 @@ Patterns hold Snakemake wildcards in braces; functions fill them for a measureme
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+
 RESULTS = "results/{experiment}"
 PLAN = f"{RESULTS}/plan.csv"
 WEIGHTS = f"{RESULTS}/weights.json"
@@ -36,3 +40,10 @@ def profile_history_path(experiment: str, stage: str, variant: str, stamp: str) 
     return f"{RESULTS}/history/profile/{{stage}}.{{variant}}.{{stamp}}".format(
         experiment=experiment, stage=stage, variant=variant, stamp=stamp
     )
+
+
+def chosen_keys(keys: Iterable[tuple[str, str, str]], chosen: str | Path) -> list[tuple[str, str, str]]:
+    """Those of the keys of measurements whose configuration is feasible for an input, by the table ``chosen``."""
+    with Path(chosen).open(encoding="utf-8", newline="") as file:
+        feasible = {row["configuration"] for row in csv.DictReader(file) if row["inputs"]}
+    return [key for key in keys if key[1] in feasible]

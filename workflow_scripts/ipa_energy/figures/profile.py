@@ -19,7 +19,7 @@ from ipa_energy.ipa.fit import fit_quadratic
 from ipa_energy.ipa.profile import Profile, StageProfile, curves
 from ipa_energy.ipa.ticks import Floats
 
-_ROW_IN, _TOP_IN, _BOTTOM_IN = 1.9, 0.35, 0.4
+_ROW_IN, _TOP_IN, _BOTTOM_IN = 1.9, 0.6, 0.4
 _DASHES = ("-", "--", ":", "-.")
 
 
@@ -33,12 +33,12 @@ def draw(profile: Profile, title: str) -> Figure:
         figure = Figure(figsize=(TEXT_WIDTH_IN, height))
         panels = figure.subplots(len(profile.stages), columns, squeeze=False)
         figure.subplots_adjust(
-            left=0.07,
-            right=0.75,
+            left=0.06,
+            right=0.755,
             bottom=_BOTTOM_IN / height,
             top=1 - _TOP_IN / height,
-            wspace=0.34,
-            hspace=0.45,
+            wspace=0.3,
+            hspace=0.5,
         )
         figure.suptitle(title, x=0.01, y=1 - 0.06 / height, ha="left", va="top", fontsize=8)
         for row, stage in zip(panels, profile.stages, strict=True):
@@ -48,21 +48,29 @@ def draw(profile: Profile, title: str) -> Figure:
             if with_energy:
                 word = modelled(profile.evidence)
                 _plain(row[2], stage, stage.energy_j / stage.batch, styles, f"{word}net energy\n(J / request)")
-            row[0].set_title(stage.stage, loc="left", fontweight="bold")
             row[-1].legend(
                 [
                     Line2D([], [], color=colour, marker=marker, linestyle=dash, markersize=3)
                     for colour, marker, dash in styles.values()
                 ],
-                [name.partition("/")[2].replace(" on 1 cores", " on 1 core") for name in styles],
+                _names(stage, list(styles)),
+                title=f"stage {stage.stage}",
+                title_fontsize=6.5,
+                alignment="left",
                 loc="upper left",
-                bbox_to_anchor=(1.03, 1.05),
+                bbox_to_anchor=(1.03, 1.1),
                 frameon=False,
                 fontsize=5.5,
             )
         for axes in panels[-1]:
             axes.set_xlabel("batch size (requests)")
     return figure
+
+
+def _names(stage: StageProfile, curve_names: list[str]) -> list[str]:
+    """Variants, with the cores of a replica only where they tell curves apart."""
+    names = [name.partition("/")[2] for name in curve_names]
+    return names if len(set(stage.cores.tolist())) > 1 else [name.partition(" on ")[0] for name in names]
 
 
 def _styles(stage: StageProfile) -> dict[str, tuple[str, str, str]]:
@@ -90,8 +98,10 @@ def _times(axes: Axes, stage: StageProfile, styles: Mapping[str, tuple[str, str,
         axes.plot(batch, mean[rows], linestyle="none", marker=marker, color=colour, markersize=3)
         inside = np.linspace(batch[0], batch[-1], 60)
         axes.plot(inside, fit_quadratic(batch, mean[rows])(inside), color=colour, linestyle=dash, linewidth=0.8)
-    axes.set_ylabel("time of a batch (s)\nmean to 99th percentile" if p99 is not None else "time of a batch (s)")
-    axes.set_ylim(bottom=0)
+    axes.set_title(
+        "time of a batch (s),\nmean to 99th percentile" if p99 is not None else "time of a batch (s)", loc="left"
+    )
+    axes.set_ylim(0, 1.08 * float(np.max(mean if p99 is None else np.maximum(mean, p99))))
     _batch_axis(axes, stage)
 
 
@@ -101,8 +111,9 @@ def _plain(
     for name, rows in curves(stage):
         colour, marker, dash = styles[name]
         axes.plot(stage.batch[rows], values[rows], color=colour, marker=marker, linestyle=dash, markersize=3)
-    axes.set_ylabel(label)
-    axes.set_ylim(bottom=min(0.0, float(np.nanmin(values))) if np.isfinite(values).any() else 0.0)
+    axes.set_title(label, loc="left")
+    if np.isfinite(values).any():
+        axes.set_ylim(min(0.0, float(np.nanmin(values))), 1.08 * max(float(np.nanmax(values)), 1e-9))
     _batch_axis(axes, stage)
 
 

@@ -48,7 +48,7 @@ def measured_table(paths: Iterable[str | Path], gpu_share: float) -> pd.DataFram
 
 
 def usable(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """The rows with figures, in the columns of a profile, and a remark for each row that has none or is flagged.
+    """The rows with figures, in the columns of a profile, and remarks on those that have none or are flagged.
 
     Without waiting power in some row, it is left out of all, as energies would not hold the same. Waiting power below
     0, which is scatter, counts as 0: with it, decisions would start replicas to save energy.
@@ -58,7 +58,10 @@ def usable(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         f"{_name(row)} is left out: {row['state']}, {row['reason']}"
         for _, row in table[table["state"] != "ok"].iterrows()
     ]
-    remarks += [f"{_name(row)} is flagged: {row['flags']}" for _, row in good[good["flags"].notna()].iterrows()]
+    remarks += [
+        f"{len(rows)} of {len(good)} rows are flagged {flags}; profile/measured.csv has them"
+        for flags, rows in good.groupby("flags", sort=True)
+    ]
     made = good[list(COLUMNS)].dropna(axis="columns", how="all").reset_index(drop=True)
     if "idle_w" in made.columns and made["idle_w"].isna().any():
         remarks.append("idle_w is unknown in some rows and is left out of all")
