@@ -20,7 +20,12 @@ from ipa_energy.joblog import redirect_to
 
 
 def main(
-    files: Sequence[str], outputs: Mapping[str, str], *, experiment: str, ipa: Mapping[str, Any], usd: Mapping[str, float]
+    files: Sequence[str],
+    outputs: Mapping[str, str],
+    *,
+    experiment: str,
+    ipa: Mapping[str, Any],
+    usd: Mapping[str, float],
 ) -> None:
     """Read the files, or the one that the config names, and write all of it."""
     remarks: list[str] = []

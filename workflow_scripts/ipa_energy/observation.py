@@ -49,11 +49,13 @@ def build_record(
     meters: OpenMeters,
     replica_facts: Mapping[str, Any],
     timeline: Sequence[Mapping[str, Any]],
+    served: Sequence[tuple[str, float, float]] | None = None,
 ) -> Record:
     """The whole record of a measurement that ran.
 
     ``idle`` holds the reading of each idle phase (None where it was left out), ``replica_facts`` what the replicas said
-    of themselves, ``timeline`` the phases with their begin and end.
+    of themselves, ``timeline`` the phases with their begin and end. ``served`` holds (stage, batch, replicas) as means
+    over a window in which they changed; without it they are the configuration's.
     """
     configuration = job.configuration
     open_loop = job.workload_settings["kind"] == "rate"
@@ -62,7 +64,7 @@ def build_record(
         window.begin_s,
         window.end_s,
         open_loop,
-        [(s.stage, s.batch, s.replicas) for s in configuration.stages],
+        served or [(s.stage, s.batch, s.replicas) for s in configuration.stages],
     )
     pairs = list(_counted(meters, window.reading))
     opinions = _opinions(meters, window.reading)

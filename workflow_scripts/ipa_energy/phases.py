@@ -22,7 +22,7 @@ from ipa_energy.serving.steadiness import is_steady
 
 LOAD_TIMEOUT_S = 300.0
 """Longest wait for the replicas to load their models."""
-_EDGE_TIMEOUT_S = 5.0
+EDGE_TIMEOUT_S = 5.0
 _LOOK_EVERY_S = 0.25
 _AFTER_LOAD = ("idle_after", "idle_bare_after")
 
@@ -111,10 +111,10 @@ def open_window(
         cpu_end, dispatcher_end_s = host.read_cpu(pids), time.process_time()
         recorder.close()
         # The load goes on until the meters have their closing edges: the tail belongs to the window, not to idling.
-        give_up_s = time.monotonic() + _EDGE_TIMEOUT_S
+        give_up_s = time.monotonic() + EDGE_TIMEOUT_S
         engine.serve(lambda now_s: recorder.finished.is_set() or now_s >= give_up_s)
         environment_end = host.environment(cpus)
-    reading = recorder.result(timeout_s=_EDGE_TIMEOUT_S)
+    reading = recorder.result(timeout_s=EDGE_TIMEOUT_S)
     return Window(
         begin_s,
         end_s,

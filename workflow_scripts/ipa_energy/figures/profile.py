@@ -7,6 +7,7 @@ Curves through the times and energies are the quadratic fits, drawn between the 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,7 +21,9 @@ from ipa_energy.ipa.profile import Profile, StageProfile, curves
 from ipa_energy.ipa.ticks import Floats
 
 _ROW_IN, _TOP_IN, _BOTTOM_IN = 1.9, 0.6, 0.4
-_DASHES = ("-", "--", ":", "-.")
+_Dash: TypeAlias = Literal["-", "--", ":", "-."]
+_Style: TypeAlias = tuple[str, str, _Dash]
+_DASHES: tuple[_Dash, ...] = ("-", "--", ":", "-.")
 
 
 def draw(profile: Profile, title: str) -> Figure:
@@ -73,7 +76,7 @@ def _names(stage: StageProfile, curve_names: list[str]) -> list[str]:
     return names if len(set(stage.cores.tolist())) > 1 else [name.partition(" on ")[0] for name in names]
 
 
-def _styles(stage: StageProfile) -> dict[str, tuple[str, str, str]]:
+def _styles(stage: StageProfile) -> dict[str, _Style]:
     """Colour and marker by variant, dashes by cores; for each curve by its name."""
     cores = sorted(set(stage.cores.tolist()))
     return {
@@ -86,7 +89,7 @@ def _styles(stage: StageProfile) -> dict[str, tuple[str, str, str]]:
     }
 
 
-def _times(axes: Axes, stage: StageProfile, styles: Mapping[str, tuple[str, str, str]]) -> None:
+def _times(axes: Axes, stage: StageProfile, styles: Mapping[str, _Style]) -> None:
     """Mean time of a batch with its fit, and a whisker up to the 99th percentile where both are there."""
     mean = stage.latencies.get("latency_mean_s", next(iter(stage.latencies.values())))
     p99 = stage.latencies.get("latency_p99_s")
@@ -106,7 +109,7 @@ def _times(axes: Axes, stage: StageProfile, styles: Mapping[str, tuple[str, str,
 
 
 def _plain(
-    axes: Axes, stage: StageProfile, values: Floats, styles: Mapping[str, tuple[str, str, str]], label: str
+    axes: Axes, stage: StageProfile, values: Floats, styles: Mapping[str, _Style], label: str
 ) -> None:
     for name, rows in curves(stage):
         colour, marker, dash = styles[name]

@@ -72,7 +72,7 @@ def usable(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         ):
             least = rows["idle_w"].min()
             remarks.append(
-                f"idle_w of {stage}/{variant}, {cores} cores, is {least:.3g} W and taken as 0, as waiting gives nothing back"
+                f"idle_w of {stage}/{variant}, {cores} cores, is {least:.3g} W, taken as 0: waiting gives nothing back"
             )
         made["idle_w"] = made["idle_w"].clip(lower=0.0)
     return made, remarks

@@ -16,7 +16,7 @@ ALLOCATION_COLUMNS = ("stage", "variant", "cores", "gpu_share", "stage_sla_s", "
 
 
 def fits_table(profile: Profile) -> pd.DataFrame:
-    """The quadratic fit of each latency there is, in s, and of the energy of a batch, in J, by the column ``figure``."""
+    """Quadratic fits of each latency there is, in s, and of the energy of a batch, in J, by the column ``figure``."""
     parts = []
     for kind, column in (("mean", "latency_mean_s"), ("p99", "latency_p99_s"), ("", "latency_s")):
         if all(column in stage.latencies for stage in profile.stages):

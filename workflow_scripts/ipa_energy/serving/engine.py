@@ -200,7 +200,7 @@ class Engine:
             return
         entries = self._requests
         for request in self._stages[number].queue.drop_late(lambda one: now_s - entries[one].arrival_s > limit_s):
-            self.journal.drops.append(Drop(number, now_s, entries.pop(request).arrival_s))
+            self.journal.drops.append(Drop(number, now_s, entries.pop(request)))
             if request in self._slot:
                 self._free_slots.append(self._slot.pop(request))
 

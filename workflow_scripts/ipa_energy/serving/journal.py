@@ -49,11 +49,16 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """A request that had arrived at ``arrival_s`` and was too old when a replica of ``stage`` would have taken it."""
+    """A request that was too old when a replica of ``stage`` would have taken it; with what it had been through."""
 
     stage: int
     at_s: float
-    arrival_s: float
+    request: Request
+
+    @property
+    def arrival_s(self) -> float:
+        """When the request had arrived."""
+        return self.request.arrival_s
 
 
 @dataclass(slots=True)
@@ -152,7 +157,7 @@ def service_drift(journal: Journal, stages: int, begin_s: float, end_s: float) -
 
 
 def stage_figures(
-    journal: Journal, stage: int, batch: int, replicas: int, begin_s: float, end_s: float, crops: bool
+    journal: Journal, stage: int, batch: float, replicas: float, begin_s: float, end_s: float, crops: bool
 ) -> dict[str, Any]:
     """Service figures of one stage in a window: batches that ended in it, and requests completed in it.
 
@@ -176,7 +181,7 @@ def stage_figures(
 
 
 def service_figures(
-    journal: Journal, begin_s: float, end_s: float, offered: bool, stages: Sequence[tuple[str, int, int]]
+    journal: Journal, begin_s: float, end_s: float, offered: bool, stages: Sequence[tuple[str, float, float]]
 ) -> dict[str, Any]:
     """The ``service`` section of the record for a window; ``stages`` holds (name, batch, replicas).
 
