@@ -41,6 +41,11 @@ def prices(ipa: Ipa, usd: Mapping[str, float]) -> Prices:
     return Prices(core=usd["core_hour_usd"], gpu=usd["gpu_hour_usd"])
 
 
+def cost_unit(ipa: Ipa) -> str:
+    """What costs are in, in words."""
+    return "cores" if ipa["cost"] == "cores" else "USD per hour"
+
+
 def stage_slas_s(profile: Profile, ipa: Ipa, usd: Mapping[str, float]) -> dict[str, float]:
     """The paper's SLA of every stage, in s."""
     return {

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from ipa_energy.ipa.settings import cost_unit
 from ipa_energy.ipa.space_report import Space
 from ipa_energy.ipa.space_summary import SpaceSummary
 
@@ -25,7 +26,7 @@ def summary_json(space: Space, summary: SpaceSummary, front: pd.DataFrame) -> di
         if by_rule
         else "config",
         "latency": space.ipa["latency"],
-        "cost_unit": "cores" if space.ipa["cost"] == "cores" else "USD per hour",
+        "cost_unit": cost_unit(space.ipa),
         "configurations": space.options.size,
         "feasible": summary.feasible,
         "measured": summary.measured,
