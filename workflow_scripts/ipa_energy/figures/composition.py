@@ -1,7 +1,8 @@
 """Predicted against measured: what IPA composes from stage profiles, over what each configuration really did.
 
 The tables of :mod:`ipa_energy.ipa.composition` and :mod:`ipa_energy.ipa.composition_errors` go in. A panel per metric,
-a point per configuration, with the line on which predictions are right and a band of ten per cent around it.
+a point per configuration, with the line on which predictions are right and a band of ten per cent around it; below, the
+relative error of the same points.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from ipa_energy.analysis.aggregate import evidence_of
 from ipa_energy.analysis.cells import CELL
@@ -45,30 +46,38 @@ PANELS = {
 BAND = 0.1
 """Half the width of the band around the line, as a share of what was measured."""
 
-_PANEL_IN, _TOP_IN, _LEFT_IN, _BETWEEN_IN = 2.62, 0.52, 0.62, 0.98
+_WIDTH_IN, _SCATTER_IN, _STRIP_IN = 2.88, 2.3, 0.72
+_TOP_IN, _LEFT_IN, _ACROSS_IN, _DOWN_IN, _GAP_IN = 0.52, 0.62, 0.74, 0.68, 0.1
 _LEGEND_IN = 0.125
 
 
 def draw(configurations: pd.DataFrame, errors: pd.DataFrame, title: str) -> Figure:
-    """The figure of all workloads, hosts, weights and sets of meters; a panel without points says why."""
-    cells = sorted(set(configurations[CELL].itertuples(index=False, name=None)))
+    """The figure of all workloads, hosts, weights and sets of meters; a panel without points says so."""
+    known = configurations[
+        np.logical_or.reduce([configurations[_columns(metric)].notna().all(axis=1) for metric in PANELS])
+    ]
+    cells = sorted(set(known[CELL].itertuples(index=False, name=None)))
     if not cells:
-        return blank(f"{title}: no configuration has a usable record; measurements.csv has the reasons.")
-    meters = name_meters(configurations["meters"])
+        return blank(f"{title}: no configuration has both sides; composition/configurations.csv has the reasons.")
+    meters = name_meters(known["meters"])
     styles = _styles(cells)
-    rows = -(-(len(cells) + 2) // 3)
-    top_in, bottom_in = _TOP_IN + METERS_LINE_IN * len(meters), 0.5 + _LEGEND_IN * rows
-    height = top_in + bottom_in + 2 * _PANEL_IN + 0.62
+    top_in, bottom_in = _TOP_IN + METERS_LINE_IN * len(meters), 0.48 + _LEGEND_IN * -(-(len(cells) + 2) // 3)
+    row_in = _SCATTER_IN + _GAP_IN + _STRIP_IN
+    height = top_in + bottom_in + 2 * row_in + _DOWN_IN
     with print_style():
         figure = Figure(figsize=(TEXT_WIDTH_IN, height))
         for number, metric in enumerate(PANELS):
             down, across = divmod(number, 2)
-            left_in = _LEFT_IN + across * (_PANEL_IN + _BETWEEN_IN)
-            bottom = (bottom_in + (1 - down) * (_PANEL_IN + 0.62)) / height
-            axes = figure.add_axes(
-                (left_in / TEXT_WIDTH_IN, bottom, _PANEL_IN / TEXT_WIDTH_IN, _PANEL_IN / height),
+            left_in = _LEFT_IN + across * (_WIDTH_IN + _ACROSS_IN)
+            low_in = bottom_in + (1 - down) * (row_in + _DOWN_IN)
+            boxes_in = ((low_in + _STRIP_IN + _GAP_IN, _SCATTER_IN), (low_in, _STRIP_IN))
+            scatter, strip = (
+                figure.add_axes(
+                    (left_in / TEXT_WIDTH_IN, from_in / height, _WIDTH_IN / TEXT_WIDTH_IN, high_in / height)
+                )
+                for from_in, high_in in boxes_in
             )
-            _panel(axes, configurations, errors, metric, styles)
+            _panel(scatter, strip, known, errors, metric, styles)
         figure.text(0.01, 1 - 0.08 / height, title, ha="left", va="top", fontsize=8, fontweight="bold")
         list_meters(figure, meters)
         figure.legend(
@@ -80,6 +89,10 @@ def draw(configurations: pd.DataFrame, errors: pd.DataFrame, title: str) -> Figu
             labelspacing=0.25,
         )
     return figure
+
+
+def _columns(metric: str) -> list[str]:
+    return [f"{metric}_predicted", f"{metric}_measured"]
 
 
 def _styles(cells: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], tuple[str, str]]:
@@ -100,72 +113,90 @@ def _handles(styles: dict[tuple[str, ...], tuple[str, str]], meters: dict[str, s
         label += f", {meters[cell[3]]}" if cell[3] in meters else ""
         handles.append(Line2D([], [], marker=marker, linestyle="", markersize=4, color=colour, label=label))
     handles.append(Line2D([], [], color=BLACK, linewidth=0.8, label="predicted = measured"))
-    handles.append(Patch(color=GREY, alpha=0.2, linewidth=0, label=f"within {BAND:.0%}"))
+    handles.append(Patch(color=GREY, alpha=0.2, linewidth=0, label=f"within {100 * BAND:g} %"))
     return handles
 
 
 def _panel(
-    axes: Axes,
+    scatter: Axes,
+    strip: Axes,
     configurations: pd.DataFrame,
     errors: pd.DataFrame,
     metric: str,
     styles: dict[tuple[str, ...], tuple[str, str]],
 ) -> None:
-    names = [f"{metric}_predicted", f"{metric}_measured"]
-    known = configurations.dropna(subset=names)
-    drawn = known[(known[names] > 0).all(axis=1)]
+    """Predicted over measured on log scales, and below it the relative error over the same axis."""
+    known = configurations.dropna(subset=_columns(metric))
+    drawn = known[(known[_columns(metric)] > 0).all(axis=1)]
     word = modelled(evidence_of(known["evidence"])) if metric in ENERGIES else ""
     label = f"{word}{METRICS[metric].removesuffix(' per request')} ({PANELS[metric]})"
-    axes.set_title(label[0].upper() + label[1:], loc="left", fontweight="bold", pad=4)
-    axes.set_xlabel("measured" if not word else f"as {word.strip()} in the run", labelpad=2)
-    axes.set_ylabel("composed from stage profiles", labelpad=2)
+    scatter.set_title(label[0].upper() + label[1:], loc="left", fontweight="bold", pad=4)
+    strip.set_xlabel(f"as {word.strip()} in the run" if word else "measured", labelpad=2)
+    scatter.set_ylabel("composed from stage profiles", labelpad=2)
+    strip.set_ylabel("error (%)", labelpad=2)
+    scatter.tick_params(labelbottom=False)
     if drawn.empty:
-        axes.text(0.5, 0.5, f"no {METRICS[metric]}\nwith both sides", transform=axes.transAxes, ha="center")
-        axes.set_xticks([])
-        axes.set_yticks([])
+        for axes in (scatter, strip):
+            axes.set_xticks([])
+            axes.set_yticks([])
+        scatter.text(0.5, 0.5, f"no {METRICS[metric]}\nwith both sides", transform=scatter.transAxes, ha="center")
         return
-    both = drawn[names].to_numpy(dtype=float)
+    both = drawn[_columns(metric)].to_numpy(dtype=float)
     margin = max(1.15, float(both.max() / both.min()) ** 0.07)
     limits = (float(both.min()) / margin, float(both.max()) * margin)
     line = np.array(limits)
-    axes.fill_between(line, line * (1 - BAND), line * (1 + BAND), color=GREY, alpha=0.2, linewidth=0, zorder=0)
-    axes.plot(line, line, color=BLACK, linewidth=0.8, zorder=1)
+    scatter.fill_between(line, line * (1 - BAND), line * (1 + BAND), color=GREY, alpha=0.2, linewidth=0, zorder=0)
+    scatter.plot(line, line, color=BLACK, linewidth=0.8, zorder=1)
+    strip.axhspan(-100 * BAND, 100 * BAND, color=GREY, alpha=0.2, linewidth=0, zorder=0)
+    strip.axhline(0, color=BLACK, linewidth=0.8, zorder=1)
     told = []
-    for cell, (colour, marker) in styles.items():
-        group = drawn[(drawn[CELL] == cell).all(axis=1)]
-        if group.empty:
-            continue
-        measured = group[f"{metric}_measured"].to_numpy(dtype=float)
-        ends = [group[f"{metric}_measured_{end}"].to_numpy(dtype=float) for end in ("lo", "hi")]
-        reach = np.nan_to_num(np.abs(np.stack(ends) - measured), nan=0.0)
-        # A bar that reaches 0 has no end on a log scale: it ends outside the panel.
-        reach[0] = np.minimum(reach[0], measured * 0.999)
-        predicted = group[f"{metric}_predicted"].to_numpy(dtype=float)
-        axes.errorbar(measured, predicted, xerr=reach, fmt="none", ecolor=colour, elinewidth=0.6, alpha=0.45, zorder=2)
-        axes.plot(
-            measured,
-            predicted,
-            marker,
-            color=colour,
-            markersize=4.2,
-            markeredgewidth=0.4,
-            markeredgecolor="white",
-            zorder=3,
-        )
-        told.append((colour, _caption(errors, cell, metric)))
-    for scale, limit in ((axes.set_xscale, axes.set_xlim), (axes.set_yscale, axes.set_ylim)):
-        scale("log")
-        limit(*limits)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(base=10, subs=_ticks(limits[1] / limits[0])))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_formatter(NullFormatter())
-        axis.set_minor_locator(LogLocator(base=10, subs=()))
+    for cell, style in styles.items():
+        group = drawn[[of == cell for of in drawn[CELL].itertuples(index=False, name=None)]]
+        if not group.empty:
+            _points(scatter, strip, group, metric, style)
+            told.append((style[0], _caption(errors, cell, metric)))
+    _scales(scatter, strip, limits)
     for number, (colour, text) in enumerate(told[:_MOST_CAPTIONS]):
-        axes.text(0.03, 0.975 - 0.062 * number, text, transform=axes.transAxes, va="top", color=colour, fontsize=6)
+        scatter.text(0.03, 0.97 - 0.07 * number, text, transform=scatter.transAxes, va="top", color=colour, fontsize=6)
     if len(drawn) < len(known):
         text = f"{len(known) - len(drawn)} not above 0, not drawn"
-        axes.text(0.97, 0.03, text, transform=axes.transAxes, ha="right", fontsize=6, color=GREY)
+        scatter.text(0.97, 0.03, text, transform=scatter.transAxes, ha="right", fontsize=6, color=GREY)
+
+
+def _points(scatter: Axes, strip: Axes, group: pd.DataFrame, metric: str, style: tuple[str, str]) -> None:
+    colour, marker = style
+    predicted, measured = (group[name].to_numpy(dtype=float) for name in _columns(metric))
+    ends = [group[f"{metric}_measured_{end}"].to_numpy(dtype=float) for end in ("lo", "hi")]
+    reach = np.nan_to_num(np.abs(np.stack(ends) - measured), nan=0.0)
+    # A bar that reaches 0 has no end on a log scale: it ends outside the panel.
+    reach[0] = np.minimum(reach[0], measured * 0.999)
+    shape: dict[str, Any] = {"color": colour, "markeredgewidth": 0.4, "markeredgecolor": "white", "zorder": 3}
+    scatter.errorbar(measured, predicted, xerr=reach, fmt="none", ecolor=colour, elinewidth=0.6, alpha=0.45, zorder=2)
+    scatter.plot(measured, predicted, marker, markersize=4.2, **shape)
+    error = 100 * (predicted / measured - 1)
+    # The same interval as seen from the prediction: a smaller measured figure is a larger error.
+    with np.errstate(divide="ignore"):
+        far = 100 * (predicted / (measured + np.array([[-1.0], [1.0]]) * reach) - 1)
+    strip.vlines(measured, far[1], far[0], color=colour, linewidth=0.6, alpha=0.45, zorder=2)
+    strip.plot(measured, error, marker, markersize=3, **shape)
+
+
+def _scales(scatter: Axes, strip: Axes, limits: tuple[float, float]) -> None:
+    """Log axes with few plain ticks; the error axis is set by the points and not by the bars."""
+    for axes in (scatter, strip):
+        axes.set_xscale("log")
+        axes.set_xlim(*limits)
+    scatter.set_yscale("log")
+    scatter.set_ylim(*limits)
+    for axis in (scatter.xaxis, scatter.yaxis, strip.xaxis):
+        axis.set_major_locator(LogLocator(base=10, subs=_ticks(limits[1] / limits[0])))
+        axis.set_minor_locator(LogLocator(base=10, subs=()))
+        axis.set_minor_formatter(NullFormatter())
+        if axis is not scatter.xaxis:
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    drawn = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in strip.lines])
+    strip.set_ylim(min(-1.5 * 100 * BAND, 1.15 * drawn.min()), max(1.5 * 100 * BAND, 1.15 * drawn.max()))
+    strip.yaxis.set_major_locator(MaxNLocator(4))
 
 
 _MOST_CAPTIONS = 6

@@ -6,6 +6,7 @@ energy is called estimated wherever it stands, and is no evidence.
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from ipa_energy.ipa.prediction import ENERGIES, METRICS
 Decision: TypeAlias = Literal["can", "cannot", "undecided"]
 
 _SAYS = {"can": "IPA can", "cannot": "IPA cannot", "undecided": "it can't be told whether IPA can"}
+_SHORT = {"can": "it can", "cannot": "it cannot", "undecided": "can't be told"}
 _NO_EVIDENCE = "This is no evidence on real energy: modelled power follows busy time by construction"
 
 
@@ -53,46 +55,60 @@ class Rule:
             return "undecided", str(row["reason"]) if pd.notna(row["reason"]) else "an interval is missing"
         tau_lo, tau_hi, error_lo, error_hi = bounds
         against = [f"tau is below {self.least_tau:g}"] * (tau_hi < self.least_tau)
-        against += [f"the error is above {self.largest_error:.0%}"] * (error_lo > self.largest_error)
+        against += [f"the error is above {100 * self.largest_error:g} %"] * (error_lo > self.largest_error)
         if against:
             return "cannot", " and ".join(against)
         open_ = [f"tau may be below {self.least_tau:g}"] * (tau_lo < self.least_tau)
-        open_ += [f"the error may be above {self.largest_error:.0%}"] * (error_hi > self.largest_error)
+        open_ += [f"the error may be above {100 * self.largest_error:g} %"] * (error_hi > self.largest_error)
         if open_:
             return "undecided", " and ".join(open_)
-        return "can", f"tau is at least {self.least_tau:g} and the error at most {self.largest_error:.0%}"
+        return "can", f"tau is at least {self.least_tau:g} and the error at most {100 * self.largest_error:g} %"
 
     def __str__(self) -> str:
         return (
             f"IPA can choose by predicted energy when tau is at least {self.least_tau:g} and the mean error at most "
-            f"{self.largest_error:.0%}, each with its whole interval; it cannot when one of the intervals lies wholly "
-            f"beyond; else, and with fewer than {self.min_configurations} configurations, the data don't tell"
+            f"{100 * self.largest_error:g} %, each with its whole interval; it cannot when one of the intervals lies "
+            f"wholly beyond; else, and with fewer than {self.min_configurations} configurations, the data don't tell"
         )
 
 
 def answer(configurations: pd.DataFrame, errors: pd.DataFrame, rule: Rule, confidence: float) -> str:
-    """The answer as text, a paragraph per cell; the last lines are what was left out and the rule."""
-    lines = ["Can IPA choose by energy that it predicts from profiles of the stages?", ""]
+    """The answer as text: first the decisions, then the grounds cell by cell, what was left out, and the rule."""
     rows = {
         (*(row[name] for name in CELL), row["metric"]): row
         for row in errors.to_dict("records")
         if row["n_configurations"] > 0
     }
     cells = list(dict.fromkeys(key[:-1] for key in rows))
-    if not cells:
-        lines += ["No answer: there is no configuration of which both sides are known.", ""]
+    lines = ["Can IPA choose by energy that it predicts from profiles of the stages?"]
+    for cell in cells:
+        said = (_short(rows[(*cell, metric)], metric, rule) for metric in ENERGIES if (*cell, metric) in rows)
+        lines.append(f"  {cell[0]} on {cell[1]}: {'; '.join(said) or 'no answer, as no energy has both sides'}")
+    lines += [""] if cells else ["  No answer: there is no configuration of which both sides are known.", ""]
     for cell in cells:
         lines.append(f"Workload {cell[0]} on {cell[1]}, {cell[2]} weights, meters {cell[3]}:")
-        for metric in ENERGIES:
-            lines.append(f"  {_energy(rows.get((*cell, metric)), metric, rule, confidence)}")
-        others = [_other(rows[(*cell, m)], m) for m in METRICS if m not in ENERGIES and (*cell, m) in rows]
-        lines += [f"  {line}" for line in others] + [""]
+        lines += [_wrapped(_energy(rows.get((*cell, metric)), metric, rule, confidence)) for metric in ENERGIES]
+        others = [metric for metric in METRICS if metric not in ENERGIES and (*cell, metric) in rows]
+        lines += [_wrapped(_other(rows[(*cell, metric)], metric)) for metric in others]
+        lines.append("")
     left = _left_out(configurations)
-    lines += ["Not composed, by configuration:", *left, ""] if left else []
-    lines.append(
-        f"Rule, fixed beforehand: {rule}. Intervals ({confidence:.0%}) are over configurations, for this one profile."
-    )
-    return "\n".join(lines) + "\n"
+    lines += ["Not composed or not measured, by configuration:", *map(_wrapped, left), ""] if left else []
+    interval = f"Intervals ({100 * confidence:g} %) are over configurations, for this one profile."
+    return "\n".join([*lines, textwrap.fill(f"Rule, fixed beforehand: {rule}. {interval}", _WIDTH)]) + "\n"
+
+
+_WIDTH = 110
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, _WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
+
+
+def _short(row: Mapping[Any, Any], metric: str, rule: Rule) -> str:
+    word = energy_word(row["evidence"])
+    closing = {"estimated ": " - no evidence", "partly estimated ": " - partly no evidence"}.get(word, "")
+    name = METRICS[metric].removesuffix(" per request")
+    return f"by {word}{name} {_SHORT[rule.decide(row)[0]]}{closing}"
 
 
 def _energy(row: Mapping[Any, Any] | None, metric: str, rule: Rule, confidence: float) -> str:
@@ -101,14 +117,15 @@ def _energy(row: Mapping[Any, Any] | None, metric: str, rule: Rule, confidence: 
         return f"{name.capitalize()}: no answer, as no configuration has both a predicted and a measured figure."
     word = energy_word(row["evidence"])
     decision, grounds = rule.decide(row)
-    close = f"So {_SAYS[decision]} choose by {word}{name} that it predicts ({grounds})."
+    close = f"So {_SAYS[decision]} choose by the {word}{name} that it predicts ({grounds})."
     if word:
         close = f"{close[:-1]}. {_NO_EVIDENCE}" + (" for the estimated part." if row["evidence"] == "mixed" else ".")
     if pd.isna(row["mean_absolute_error"]):
         return f"{(word + name).capitalize()}: {row['reason']}. {close}"
+    size = _share(row, "mean_absolute_error", confidence, " on average")
     parts = [
-        f"composed from stage profiles, {word}{name} is off by {_share(row, 'mean_absolute_error', confidence)} on "
-        f"average, bias {_share(row, 'bias', confidence, signed=True)}",
+        f"composed from stage profiles, {word}{name} is off by {size}, "
+        f"bias {_share(row, 'bias', confidence, signed=True)}",
         f"90 % of {row['n_configurations']} configurations are within {100 * row['p90_absolute_error']:.1f} %",
     ]
     if pd.notna(row["tau"]):
@@ -125,10 +142,10 @@ def _energy(row: Mapping[Any, Any] | None, metric: str, rule: Rule, confidence: 
     return f"{text[0].upper()}{text[1:]}. {close}"
 
 
-def _share(row: Mapping[Any, Any], name: str, confidence: float, *, signed: bool = False) -> str:
+def _share(row: Mapping[Any, Any], name: str, confidence: float, more: str = "", *, signed: bool = False) -> str:
     sign = "+" if signed else ""
     value, lo, hi = (100 * row[key] for key in (name, f"{name}_lo", f"{name}_hi"))
-    return f"{value:{sign}.1f} % ({confidence:.0%} CI {lo:{sign}.1f} to {hi:{sign}.1f} %)"
+    return f"{value:{sign}.1f} %{more} ({100 * confidence:g} % CI {lo:{sign}.1f} to {hi:{sign}.1f} %)"
 
 
 def _other(row: Mapping[Any, Any], metric: str) -> str:
@@ -146,4 +163,4 @@ def _other(row: Mapping[Any, Any], metric: str) -> str:
 def _left_out(configurations: pd.DataFrame) -> list[str]:
     """Every reason against a whole configuration or one of its figures, and of how many it is told."""
     found = Counter(part for reason in configurations["reason"].dropna() for part in reason.split("; "))
-    return [f"  {count} x {reason}" for reason, count in found.most_common()]
+    return [f"{count} x {reason}" for reason, count in found.most_common()]

@@ -139,7 +139,7 @@ def predict(profile: Profile, records: pd.DataFrame, platform: Platform | None =
 
 
 _LATE = "a stage can't keep up with the offered rate, and IPA has no latency for that"
-_CLOSED = "IPA's latency is that of an open load; of a closed loop only the mean follows, by Little's law"
+_CLOSED = "IPA's latency is that of an open load, and of a closed loop only the mean follows, by Little's law"
 _NO_LOOP = "the closed loop does not say how many requests it keeps in flight (in_flight_per_batch)"
 _SILENT = "no request was offered in the window"
 _SOME_ENERGY = "the profile has no energy (energy_j) of some stage here"
