@@ -196,7 +196,7 @@ def _scales(scatter: Axes, strip: Axes, limits: tuple[float, float]) -> None:
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     drawn = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in strip.lines])
     strip.set_ylim(min(-1.5 * 100 * BAND, 1.15 * drawn.min()), max(1.5 * 100 * BAND, 1.15 * drawn.max()))
-    strip.yaxis.set_major_locator(MaxNLocator(4))
+    strip.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
 
 
 _MOST_CAPTIONS = 6
