@@ -33,7 +33,7 @@ rule compose:
         "../environment.yaml"
     threads: 1
     params:
-        code=analysis_digest(),
+        code=[analysis_digest(), ipa_digest()],
         ipa={key: study.settings["ipa"][key] for key in ("profile", "device", "precision")},
         platforms=study.settings["grid"]["platform"],
         analysis={
@@ -66,7 +66,7 @@ rule check_simulation:
         "../environment.yaml"
     threads: 1
     params:
-        code=analysis_digest(),
+        code=[analysis_digest(), ipa_digest()],
         ipa={key: study.settings["ipa"][key] for key in ("profile", "device", "precision")},
         platforms=study.settings["grid"]["platform"],
         analysis={
