@@ -144,6 +144,13 @@ def test_the_digest_covers_all_that_measures_and_nothing_that_draws():
     assert len(digest.protocol_digest()) == 12
 
 
+def test_the_digest_of_ipa_covers_what_its_steps_use_and_nothing_that_measures():
+    names = {str(p.relative_to(digest._LIBRARY)) for p in digest._files(digest.IPA_CODE)}
+    assert {"ipa/space.py", "ipa/simulation.py", "figures/space.py", "serving/batching.py", "cost.py"} <= names
+    assert not {"measurement.py", "serving/engine.py", "live.py"} & names
+    assert len({digest.ipa_digest(), digest.analysis_digest(), digest.protocol_digest()}) == 3
+
+
 LOCKER = """
 import sys, time
 from ipa_energy.lock import measurement_lock

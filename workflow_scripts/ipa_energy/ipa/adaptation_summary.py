@@ -107,7 +107,8 @@ def _compared(rows: Mapping[str, Mapping[Any, Any]], cost_unit: str) -> str:
     ]
     text = f"with energy in its objective, IPA has {'; '.join(told)}."
     if not known:
-        text += f" Energy can't be compared: {energy['energy_reason'] or ipa['energy_reason']}."
+        reasons = [row["energy_reason"] for row in (energy, ipa) if isinstance(row["energy_reason"], str)]
+        text += f" Energy can't be compared: {next(filter(None, reasons), 'no request was completed')}."
     runs = f"{energy['runs']} run{'s' if energy['runs'] != 1 else ''}"
     return f"{text} Means of {runs}."
 
