@@ -15,11 +15,16 @@ report: "report/workflow.rst"
 include: "rules/common.smk"
 include: "rules/prepare.smk"
 include: "rules/profile.smk"
+include: "rules/feasible.smk"
 include: "rules/measure.smk"
 include: "rules/external.smk"
 include: "rules/aggregate.smk"
 include: "rules/coupling.smk"
 include: "rules/figures.smk"
+include: "rules/space.smk"
+include: "rules/composition.smk"
+include: "rules/adaptation.smk"
+include: "rules/live.smk"
 
 
 rule all:

@@ -115,7 +115,7 @@ rule simulate_adaptation:
         "logs/{experiment}/simulate_adaptation/{load}.log",
     wildcard_constraints:
         # What the other rules write into the folder is no load.
-        load="(?!(summary|predictors)$)[A-Za-z0-9_-]+",
+        load="(?!(summary|predictors|check|check_errors|live|live_errors)\\.)[A-Za-z0-9_-]+",
     conda:
         "../environment.yaml"
     threads: 1

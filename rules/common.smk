@@ -1,10 +1,18 @@
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
 from ipa_energy import ipa_config, owner
-from ipa_energy.digest import analysis_digest, ipa_digest, profiling_digest, protocol_digest
+from ipa_energy.digest import (
+    analysis_digest,
+    ipa_digest,
+    live_digest,
+    profile_table_digest,
+    profiling_digest,
+    protocol_digest,
+)
 from ipa_energy.external.settings import matching_files
 from ipa_energy.job import measuring_settings
 from ipa_energy.layout import chosen_keys, profile_path, record_path
@@ -27,6 +35,7 @@ workflow.global_resources.setdefault("power_meter", 1)
 parsed_s = time.time()
 planned = {m.key: m for m in study.plan}
 profiled = study.profiled
+live_runs = ipa_config.planned_live(study.settings)
 measuring = study.settings["records"] is not None or study.settings["measure"] != "none"
 
 
@@ -42,8 +51,9 @@ wildcard_constraints:
     repetition="[^/]+",
     stage="[^/.]+",
     input="[^/]+",
-    load="[^/.]+",
-    method="[^/.]+",
+    load="[A-Za-z0-9_-]+",
+    method="[a-z0-9_]+",
+    run="run[0-9]+",
 
 
 def records_of(wildcards):
@@ -93,12 +103,17 @@ def measurement_of(wildcards):
 
 def run_order(wildcards):
     """Priority that makes the scheduler follow the plan's randomised order: the first is the most urgent."""
-    return len(study.plan) - measurement_of(wildcards).order
+    return len(live_runs) + len(study.plan) - measurement_of(wildcards).order
+
+
+def live_order(wildcards):
+    """Priority of a live run: below every measurement of the plan, and in an order of its own."""
+    return len(live_runs) - live_runs.index((wildcards.method, wildcards.run))
 
 
 def before_measuring(wildcards):
     """Priority above every measurement's."""
-    return len(study.plan) + 1
+    return len(live_runs) + len(study.plan) + 1
 
 
 def weights_of(wildcards):
@@ -120,6 +135,78 @@ def profiles_of(wildcards):
     return [profile_path(study.experiment, stage, variant) for stage, variant in profiled]
 
 
+def measured_of(wildcards):
+    """The table of the configurations that were measured; nothing where none is."""
+    return [f"results/{wildcards.experiment}/configurations.csv"] if measuring else []
+
+
+def verdict_of(wildcards):
+    """The verdict of a study that measures."""
+    return [f"results/{wildcards.experiment}/verdict.json"] if measuring else []
+
+
+def of_profile(wildcards):
+    """What is made of the profile alone."""
+    results = f"results/{study.experiment}"
+    if not ipa_config.wanted(study.settings):
+        return []
+    return [
+        f"{results}/profile.csv",
+        f"{results}/figures/profile.svg",
+        f"{results}/profile/fits.csv",
+    ]
+
+
+def of_space(wildcards):
+    """What is made of the configuration space of every input."""
+    results = f"results/{study.experiment}"
+    inputs = study.settings["ipa"]["inputs"]
+    each = [
+        f"{results}/figures/space.{given}.{kind}" for given in inputs for kind in ("svg", "png")
+    ]
+    return [*each, f"{results}/space/summary.csv"] if inputs else []
+
+
+def of_composition(wildcards):
+    """What compares predictions with measurements; nothing where nothing is measured or profiled."""
+    results = f"results/{study.experiment}"
+    if not (measuring and ipa_config.wanted(study.settings)):
+        return []
+    figures = [f"{results}/figures/composition.{kind}" for kind in ("svg", "png")]
+    return [f"{results}/composition/answer.txt", f"{results}/adaptation/check_errors.csv", *figures]
+
+
+def of_adaptation(wildcards):
+    """What is made of adaptation over time, simulated and live."""
+    results = f"results/{study.experiment}"
+    loads = study.settings["ipa"]["adaptation"]["loads"]
+    if not loads:
+        return []
+    each = [
+        f"{results}/figures/adaptation.{load}.{kind}" for load in loads for kind in ("svg", "png")
+    ]
+    live = [f"{results}/figures/live.{kind}" for kind in ("svg", "png")] if live_runs else []
+    return [
+        *each,
+        f"{results}/adaptation/summary.csv",
+        f"{results}/adaptation/predictors.csv",
+        *live,
+    ]
+
+
+def answers_of(wildcards):
+    """The sentences that the summary of a run gathers."""
+    results = f"results/{study.experiment}"
+    parts = [
+        (of_space, "space/summary.csv"),
+        (of_composition, "composition/answer.txt"),
+        (of_composition, "adaptation/check_errors.csv"),
+        (of_adaptation, "adaptation/answer.txt"),
+    ]
+    answers = [f"{results}/{name}" for of, name in parts if of(wildcards)]
+    return answers + [f"{results}/adaptation/live.txt"] * bool(live_runs)
+
+
 def targets(wildcards):
     """What `rule all` makes."""
     results = f"results/{study.experiment}"
@@ -130,8 +217,8 @@ def targets(wildcards):
         for kind in ("svg", "png")
         if measuring
     ]
-    profile = [f"{results}/profile.csv"] if ipa_config.wanted(study.settings) else []
-    return [f"{results}/summary.txt", *figures, *profile]
+    ipa = [of(wildcards) for of in (of_profile, of_space, of_composition, of_adaptation)]
+    return [f"{results}/summary.txt", *figures, *(path for paths in ipa for path in paths)]
 
 
 onsuccess:

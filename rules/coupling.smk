@@ -28,7 +28,8 @@ rule analyse_coupling:
 
 rule summarise:
     input:
-        "results/{experiment}/verdict.json",
+        verdict=verdict_of,
+        answers=answers_of,
     output:
         report(
             "results/{experiment}/summary.txt",
@@ -41,6 +42,8 @@ rule summarise:
     conda:
         "../environment.yaml"
     threads: 1
+    params:
+        ipa=ipa_digest() if ipa_config.wanted(study.settings) else "",
     message:
         "Summarise experiment {wildcards.experiment}"
     script:

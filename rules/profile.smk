@@ -49,6 +49,28 @@ rule make_profile:
         fits="results/{experiment}/profile/fits.csv",
         allocation="results/{experiment}/profile/allocation.csv",
         remarks="results/{experiment}/profile/remarks.txt",
+    log:
+        "logs/{experiment}/make_profile.log",
+    conda:
+        "../environment.yaml"
+    threads: 1
+    params:
+        code=profile_table_digest(),
+        ipa={
+            key: study.settings["ipa"][key]
+            for key in ("profile", "gpu_share", "latency", "sla_factor", "threshold_rps", "cost")
+        },
+        prices=study.settings["prices"],
+    message:
+        "Put the profile of experiment {wildcards.experiment} together"
+    script:
+        "../workflow_scripts/make_profile.py"
+
+
+rule draw_profile:
+    input:
+        profile="results/{experiment}/profile.csv",
+    output:
         svg=report(
             "results/{experiment}/figures/profile.svg",
             caption="../report/profile.rst",
@@ -57,15 +79,13 @@ rule make_profile:
         ),
         png="results/{experiment}/figures/profile.png",
     log:
-        "logs/{experiment}/make_profile.log",
+        "logs/{experiment}/draw_profile.log",
     conda:
         "../environment.yaml"
     threads: 1
     params:
         code=ipa_digest(),
-        ipa=study.settings["ipa"],
-        prices=study.settings["prices"],
     message:
-        "Put the profile of experiment {wildcards.experiment} together"
+        "Draw the profile of experiment {wildcards.experiment}"
     script:
-        "../workflow_scripts/make_profile.py"
+        "../workflow_scripts/draw_profile.py"

@@ -1,16 +1,14 @@
 """Make the profile that IPA works with, from the files of the profiled variants or from a CSV file of the user's.
 
 profile.csv (on base allocations, where the config asks for them), profile/measured.csv (everything, also what failed),
-profile/fits.csv (quadratic fits and their errors), profile/allocation.csv, profile/remarks.txt (what was changed, left
-out or looks odd), and a figure.
+profile/fits.csv (quadratic fits and their errors), profile/allocation.csv and profile/remarks.txt (what was changed,
+left out or looks odd).
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ipa_energy.analysis.tables import write_csv
-from ipa_energy.figures import profile as profile_figure
-from ipa_energy.figures import style
 from ipa_energy.files import write_text
 from ipa_energy.ipa.measured_profile import measured_table, usable
 from ipa_energy.ipa.profile import make_profile, read_profile, write_profile
@@ -19,14 +17,7 @@ from ipa_energy.ipa.settings import allocated
 from ipa_energy.joblog import redirect_to
 
 
-def main(
-    files: Sequence[str],
-    outputs: Mapping[str, str],
-    *,
-    experiment: str,
-    ipa: Mapping[str, Any],
-    usd: Mapping[str, float],
-) -> None:
+def main(files: Sequence[str], outputs: Mapping[str, str], *, ipa: Mapping[str, Any], usd: Mapping[str, float]) -> None:
     """Read the files, or the one that the config names, and write all of it."""
     remarks: list[str] = []
     if ipa["profile"] is not None:
@@ -43,8 +34,6 @@ def main(
     write_csv(outputs["allocation"], allocations(whole, ipa, usd))
     told = [*remarks, *used.remarks]
     write_text(outputs["remarks"], "".join(f"{line}\n" for line in told))
-    figure = profile_figure.draw(whole, f"Experiment {experiment}: profile of every stage, one replica at full load")
-    style.save(figure, [outputs["svg"], outputs["png"]])
     print(f"{len(used.table)} of {len(table)} rows are used; {len(told)} remarks")
     print("\n".join(told))
 
@@ -54,7 +43,6 @@ if __name__ == "__main__":
     main(
         list(snakemake.input),
         dict(snakemake.output.items()),
-        experiment=snakemake.wildcards.experiment,
         ipa=snakemake.params.ipa,
         usd=snakemake.params.prices,
     )

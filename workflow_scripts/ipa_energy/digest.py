@@ -37,6 +37,19 @@ MEASURING_CODE = (
 
 PROFILING_CODE = ("profiling.py", "profile_record.py", "profile_supervisor.py")
 
+PROFILE_TABLE_CODE = (
+    *(f"ipa/{name}.py" for name in ("accuracy", "allocation", "fit", "measured_profile", "profile", "profile_table")),
+    "ipa/profile_report.py",
+    "profile_record.py",
+)
+
+LIVE_CODE = (
+    *(f"live{part}.py" for part in ("", "_job", "_outcome", "_record", "_supervisor")),
+    *(f"ipa/{name}.py" for name in ("adaptation_study", "baselines", "controller", "knapsack", "live_log", "loads")),
+    *(f"ipa/{name}.py" for name in ("lstm", "objective", "options", "outcome", "predictors", "settings", "solver")),
+    "ipa/trained_predictors.py",
+)
+
 ANALYSING_CODE = ("analysis", "external", "figures", "cost.py", "energy.py", "record.py")
 
 IPA_CODE = (
@@ -102,6 +115,18 @@ def profiling_digest() -> str:
 def ipa_digest() -> str:
     """The same for the code that makes profile, spaces, optima and adaptation from what was profiled."""
     return _digest(IPA_CODE)
+
+
+@lru_cache(maxsize=1)
+def profile_table_digest() -> str:
+    """The same for what makes the profile of its files: live runs and `measure: feasible` hang on it, so no figures."""
+    return _digest(PROFILE_TABLE_CODE)
+
+
+@lru_cache(maxsize=1)
+def live_digest() -> str:
+    """The same for what a live run has of its own, and for what decides in it."""
+    return _digest(LIVE_CODE)
 
 
 @lru_cache(maxsize=1)

@@ -7,6 +7,7 @@ Read whenever the workflow is parsed, so nothing here imports pandas. What the s
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,36 @@ def profiled(settings: Mapping[str, Any]) -> dict[tuple[str, str], tuple[Configu
                 Configuration(settings["pipeline"], (one,), platform(settings)) for one in alone
             )
     return found
+
+
+def planned_live(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(method, run) of every live run in its order, drawn by the seed within each repetition; none without a load."""
+    live = settings["ipa"]["adaptation"]["live"]
+    if live["load"] is None:
+        return []
+    order = []
+    for number in range(1, live["repetitions"] + 1):
+        methods = list(live["methods"])
+        random.Random(f"{settings['seed']}:live{number}").shuffle(methods)
+        order += [(method, f"run{number}") for method in methods]
+    return order
+
+
+def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of the section on which the decisions of a live run depend; a change elsewhere runs nothing again."""
+    ipa = dict(settings["ipa"])
+    adaptation = dict(ipa["adaptation"])
+    live = dict(adaptation["live"])
+    for key in ("inputs", "batches", "space_rows", "max_space_rows"):
+        del ipa[key]
+    for key in ("methods", "seeds"):
+        del adaptation[key]
+    adaptation["start_s"] = 0.0  # in reality starting takes as long as it takes
+    for key in ("methods", "repetitions"):
+        del live[key]
+    adaptation["predictors"] = adaptation["predictors"][:1]
+    adaptation["loads"] = {name: load for name, load in adaptation["loads"].items() if name == live["load"]}
+    return ipa | {"adaptation": adaptation | {"live": live}}
 
 
 def faults(settings: Mapping[str, Any]) -> list[str]:

@@ -42,6 +42,13 @@ def profile_history_path(experiment: str, stage: str, variant: str, stamp: str) 
     )
 
 
+def live_history_path(experiment: str, method: str, run: str, stamp: str) -> str:
+    """Path, without its suffix, under which a live run and its trace are kept for good."""
+    return f"{RESULTS}/history/live/{{method}}.{{run}}.{{stamp}}".format(
+        experiment=experiment, method=method, run=run, stamp=stamp
+    )
+
+
 def chosen_keys(keys: Iterable[tuple[str, str, str]], chosen: str | Path) -> list[tuple[str, str, str]]:
     """Those of the keys of measurements whose configuration is feasible for an input, by the table ``chosen``."""
     with Path(chosen).open(encoding="utf-8", newline="") as file:

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+
+from ipa_energy.ipa.adaptation_study import Setting, choose_by, first_configuration, setting_of
+from ipa_energy.ipa.loads import load_scale
+from ipa_energy.ipa.predictors import WINDOW_S
+from ipa_energy.ipa.profile import Profile, read_profile
+from ipa_energy.ipa.settings import sla_s
+from ipa_energy.ipa.trace_files import read_counts
 from ipa_energy.job import Job, job_from_json
 
 
@@ -16,13 +24,14 @@ class LiveJob:
 
     ``job`` holds files, settings and the configuration to begin with. ``counts`` are the requests of each second, and
     ``before`` those of the seconds before, which predictors may see. ``predictor_files`` are weights and settings of
-    the LSTM, None for another predictor. ``replicas`` is the most of a stage.
+    the LSTM, None for another predictor. ``replicas`` is the most of a stage, ``scale`` the size of the load in IPA's.
     """
 
     job: Job
     method: str
     predictor: str
     load: str
+    scale: float
     counts: tuple[int, ...]
     before: tuple[int, ...]
     sla_s: float
@@ -57,3 +66,53 @@ def live_job_from_json(text: str) -> LiveJob:
             }
         )
     )
+
+
+def live_setting(live: LiveJob, profile: Profile) -> Setting:
+    """The run as :mod:`.ipa.adaptation_study` sees it: with no more replicas than the host can hold."""
+    ipa = dict(live.ipa) | {"replicas": live.replicas}
+    counts = np.array(live.counts, dtype=np.int64)
+    return setting_of(live.load, counts, profile, ipa, live.usd, live.job.settings["max_wait_s"])
+
+
+def live_job(
+    job: Job,
+    method: str,
+    counts_file: str,
+    profile_file: str,
+    predictor_files: tuple[str, str] | None,
+    ipa: Mapping[str, Any],
+    usd: Mapping[str, float],
+) -> LiveJob:
+    """The live run of ``method`` by the config; ``job`` needs no stages yet, and gets those that the run begins with.
+
+    Predictors may see what the load has in the 120 s before the run. Raises ValueError for a stretch beyond the load.
+    """
+    adaptation = ipa["adaptation"]
+    section = adaptation["live"]
+    whole = read_counts(counts_file)
+    first, last = section["first"], section["first"] + section["seconds"]
+    if last > len(whole):
+        raise ValueError(
+            f"ipa.adaptation.live wants seconds {first} to {last} of load {section['load']}, which has {len(whole)}: "
+            f"make the load longer or the run shorter"
+        )
+    profile = read_profile(profile_file)
+    live = LiveJob(
+        job=job,
+        method=method,
+        predictor=adaptation["predictors"][0],
+        load=section["load"],
+        scale=load_scale(adaptation["loads"][section["load"]], whole),
+        counts=tuple(whole[first:last].tolist()),
+        before=tuple(whole[max(0, first - WINDOW_S) : first].tolist()),
+        sla_s=sla_s(adaptation["sla_s"], profile, ipa, usd),
+        replicas=section["replicas"],
+        profile=profile_file,
+        predictor_files=predictor_files,
+        ipa=ipa,
+        usd=usd,
+    )
+    setting = live_setting(live, profile)
+    initial, _ = first_configuration(setting, method, choose_by(setting, method))
+    return replace(live, job=replace(job, configuration=replace(job.configuration, stages=initial)))

@@ -1,7 +1,7 @@
 """The file of a live run: a record of its whole window, and what was decided, started, ended and served in it.
 
 ``results/{experiment}/adaptation/live/{method}.{run}.json`` holds the run's settings, ``state`` and ``reason``, and,
-where it is ``ok``, ``record`` (:mod:`.record`, with the first configuration), ``figures`` and ``intervals`` (the columns of
+where it is ``ok``, ``record`` (:mod:`.record`, with the first configuration), ``figures`` and ``intervals`` (as of
 :mod:`.ipa.outcome`), ``decisions``, ``replicas``, ``start_s`` (median time of starting a replica) and
 ``oversubscribed_s``. Energies in ``figures`` are put together from the profile; what was metered is in the record.
 """
@@ -16,6 +16,7 @@ from typing import Any
 from ipa_energy import record
 from ipa_energy.files import write_text
 from ipa_energy.live_job import LiveJob
+from ipa_energy.plan import block_and_role
 
 SCHEMA_VERSION = 1
 CONTENT = ("record", "figures", "intervals", "decisions", "replicas", "start_s", "oversubscribed_s")
@@ -33,7 +34,7 @@ def live_content(live: LiveJob, state: str, reason: str | None, content: Mapping
         "method": live.method,
         "predictor": live.predictor,
         "load": live.load,
-        "run": live.job.repetition,
+        "run": f"run{block_and_role(live.job.repetition)[0]}",
         "counts": list(live.counts),
         "before": list(live.before),
         "sla_s": live.sla_s,
