@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from matplotlib.text import Text
 
 from ipa_energy.analysis import tables
+from ipa_energy.analysis.aggregate import configurations_table
 from ipa_energy.configuration import Configuration, Platform, StageKnobs
 from ipa_energy.figures import composition as composition_figure
 from ipa_energy.figures import style
@@ -174,6 +175,22 @@ def test_predictions_are_those_of_the_options_that_ipa_chooses_from():
                     energy_j += stage.energy[at] / 1e9
                 assert figures.loc[configuration.id, metric] == pytest.approx(latency_s, abs=1e-8)
                 assert figures.loc[configuration.id, "net_j_per_request"] == pytest.approx(energy_j, abs=1e-8)
+
+
+def test_measured_means_and_intervals_are_those_of_the_configurations_table():
+    generator = np.random.default_rng(2)
+    records = [
+        record_of(c, 0.3, block=b, times={"net_j_per_request": generator.lognormal(0, 0.1)})
+        for c in SMALL
+        for b in (1, 2, 3)
+    ]
+    records[4]["energy"]["net_j_per_request"] = None
+    configurations, _ = composed(records)
+    known = configurations_table(table_of(records), 0.95, ["foreign_cpu"]).set_index("configuration")
+    for metric in ("throughput_rps", "latency_mean_s", "latency_p99_s", "net_j_per_request", "gross_j_per_request"):
+        for mine, theirs in (("measured", metric), ("measured_lo", f"{metric}_lo"), ("measured_hi", f"{metric}_hi")):
+            found = configurations.set_index("configuration")[f"{metric}_{mine}"]
+            pd.testing.assert_series_equal(found, known[theirs], check_names=False, check_index_type=False)
 
 
 @pytest.mark.parametrize(

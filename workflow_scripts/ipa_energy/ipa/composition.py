@@ -7,11 +7,13 @@ cell (:mod:`ipa_energy.analysis.cells`) comes out. Errors over configurations ar
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
 
-from ipa_energy.analysis.aggregate import evidence_of, t_interval
+from ipa_energy.analysis.aggregate import evidence_of
 from ipa_energy.analysis.cells import CELL, in_cells
 from ipa_energy.analysis.tables import knob_columns
 from ipa_energy.configuration import Platform
@@ -57,19 +59,20 @@ def compose(
     records = celled[celled["usable"]].reset_index(drop=True)
     made = predict(profile, records, platform)
     measured = _measured(records)
-    rows = []
-    for key, group in records.groupby(["configuration", *CELL], sort=True):
-        row: dict[str, Any] = dict(zip(["configuration", *CELL], key, strict=True))
-        row |= {name: group[name].iloc[0] for name in ["pipeline", *knob_columns(measurements), "pas"]}
-        row |= {"n": len(group), "evidence": together(profile.evidence, group["evidence"])}
-        for metric in METRICS:
-            sides = made.figures.loc[group.index, metric], measured.loc[group.index, metric]
-            row |= _figures(metric, sides, confidence)
-        row["reason"] = _reasons(made.reasons.loc[group.index], measured.loc[group.index])
-        rows.append(row)
-    frame = pd.DataFrame(rows, columns=columns_of(measurements))
+    group = records.groupby(["configuration", *CELL], sort=True).ngroup()
+    frame = records.set_axis(group)[~group.duplicated().to_numpy()].sort_index()
+    frame = frame[["configuration", "pipeline", *CELL, *knob_columns(measurements), "pas"]]
+    frame["n"] = group.value_counts()
+    for metric in METRICS:
+        frame = frame.join(_figures(metric, made.figures[metric], measured[metric], group, confidence))
+    members = [np.flatnonzero(group == number) for number in frame.index]
+    reasons, absent = made.reasons.to_numpy(dtype=object), measured.isna().to_numpy()
+    frame["reason"] = [_reasons(reasons[rows], absent[rows]) for rows in members]
+    evidence = records["evidence"].to_numpy(dtype=object)
+    frame["evidence"] = [together(profile.evidence, evidence[rows]) for rows in members]
     numbers = [f"{metric}_{figure}" for metric in METRICS for figure in FIGURES]
-    return frame.astype(dict.fromkeys([*numbers, "pas"], "float64") | dict.fromkeys(("evidence", "reason"), "str"))
+    kinds = dict.fromkeys([*numbers, "pas"], "float64") | dict.fromkeys(("evidence", "reason"), "str")
+    return frame.reindex(columns=columns_of(measurements)).reset_index(drop=True).astype(kinds)
 
 
 def together(profiled: str, measured: Iterable[object]) -> str | None:
@@ -91,28 +94,34 @@ def _measured(records: pd.DataFrame) -> pd.DataFrame:
     for stage, column in zip(stages, served, strict=True):
         whole &= records[column].notna() | records[f"{stage}.variant"].isna()
     figures["service_s"] = records[served].sum(axis=1, min_count=1).where(whole)
-    return pd.DataFrame(figures, index=records.index, dtype="float64")
+    return pd.DataFrame(figures, index=records.index, columns=list(METRICS), dtype="float64")
 
 
-def _figures(metric: str, sides: tuple[pd.Series[float], pd.Series[float]], confidence: float) -> dict[str, Any]:
-    predicted, measured = sides
-    if predicted.notna().any() and measured.notna().any():  # a side without the other is shown by itself
-        both = predicted.notna() & measured.notna()
-        predicted, measured = predicted[both], measured[both]
-    composed, (mean, lo, hi) = t_interval(predicted, confidence)[0], t_interval(measured, confidence)
-    error = None if composed is None or mean is None or mean <= 0 else composed / mean - 1
-    return dict(zip((f"{metric}_{figure}" for figure in FIGURES), (composed, mean, lo, hi, error), strict=True))
+def _figures(
+    metric: str, predicted: pd.Series[float], measured: pd.Series[float], group: pd.Series[int], confidence: float
+) -> pd.DataFrame:
+    """The columns of a metric, a row per group: means, interval and error."""
+    both = predicted.notna() & measured.notna()
+    paired = both.groupby(group).transform("any")
+    # A group without any pair shows each side by itself, and has no error.
+    composed = predicted.where(both | ~paired).groupby(group).mean()
+    known = measured.where(both | ~paired).groupby(group)
+    mean, count = known.mean(), known.count()
+    half = stats.t.ppf((1 + confidence) / 2, (count - 1).where(count > 1)) * known.std() / np.sqrt(count)
+    error = (composed / mean - 1).where((mean > 0) & paired.groupby(group).first())
+    columns = (composed, mean, mean - half, mean + half, error)
+    return pd.DataFrame({f"{metric}_{name}": column for name, column in zip(FIGURES, columns, strict=True)})
 
 
-def _reasons(told: pd.DataFrame, measured: pd.DataFrame) -> str | None:
-    """Why predictions or measured figures are missing, each reason once with the metrics that it is of."""
+def _reasons(told: NDArray[np.object_], absent: NDArray[np.bool_]) -> str | None:
+    """Why predictions or measured figures are missing, each reason once with the metrics that it is of.
+
+    Both have shape (records, metrics); ``told`` holds a reason or None, ``absent`` whether there is no measured figure.
+    """
     found: dict[str, list[str]] = {}
-    for metric in METRICS:
-        whys = list(dict.fromkeys(why for why in told[metric] if why is not None))
-        whys += [NOT_MEASURED] if not whys and measured[metric].isna().all() else []
-        for why in whys:
+    for metric, whys, lacks in zip(METRICS, told.T, absent.T, strict=True):
+        distinct = list(dict.fromkeys(why for why in whys if why is not None))
+        for why in distinct or [NOT_MEASURED] * bool(lacks.all()):
             found.setdefault(why, []).append(metric)
-    if not found:
-        return None
     whole = len(METRICS)
-    return "; ".join(why if len(of) == whole else f"{', '.join(of)}: {why}" for why, of in found.items())
+    return "; ".join(why if len(of) == whole else f"{', '.join(of)}: {why}" for why, of in found.items()) or None
