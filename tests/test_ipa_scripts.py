@@ -7,6 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from ipa_energy.analysis import tables
+from ipa_energy.configuration import Configuration, StageKnobs
 from ipa_studies import profile_of, rows, settings_of
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "workflow_scripts"
@@ -63,6 +65,33 @@ def test_the_spaces_of_all_inputs_and_what_is_feasible(tmp_path):
     table = read(chosen)
     assert table["chosen"].tolist() == [True, False]
     assert table["inputs"][0] == "low;idle" and "batch 3" in table["reason"][1]
+
+
+def test_measured_configurations_of_a_table_are_marked(tmp_path):
+    made = settings_of(tmp_path, profile_of(), {"low": {"rate_rps": 3}})
+    knobs = (StageKnobs("detect", "small", 1, 1, 1), StageKnobs("classify", "r18", 1, 1, 1))
+    one = Configuration("video", knobs)
+    row = {"configuration": one.id, "pipeline": "video", "workload": "saturated", "n": 2} | one.knobs()
+    table = str(tmp_path / "configurations.csv")
+    tables.write_csv(table, pd.DataFrame([row, row | {"workload": "rate"}, row | {"detect.variant": "large", "n": 0}]))
+    outputs = {kind: str(tmp_path / kind) for kind in ("space", "summary", "front", "optima", "svg", "png")}
+    outputs |= {"svg": str(tmp_path / "f.svg"), "png": str(tmp_path / "f.png")}
+    main_of("enumerate_space")(
+        str(tmp_path / "profile.csv"),
+        outputs,
+        name="low",
+        ipa=made["ipa"],
+        usd=made["prices"],
+        platform=CPU,
+        seed=1,
+        configurations=table,
+    )
+    written = pd.read_parquet(outputs["space"])
+    assert written.loc[written["measured"], "configuration_id"].tolist() == [one.id]
+    assert json.loads(Path(outputs["summary"]).read_text())["measured"] == 1
+    optima = read(outputs["optima"]).set_index("method")
+    assert optima.loc["fa2_low", "configuration_id"] == one.id  # the least variants, one of each
+    assert optima["evidence"].eq("measured").all()
 
 
 @pytest.mark.parametrize("predictors", [["lstm", "reactive"], ["max"]])

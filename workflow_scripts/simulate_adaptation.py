@@ -49,6 +49,7 @@ def main(
         "seed",
         "accuracy_pas",
         "cost_mean",
+        "evidence",
         "net_j_per_request",
         "violation_share",
         "reason",

@@ -198,8 +198,9 @@ def run(setting: Setting, choose: Remembered, predictor: Predictor, initial: Con
 def simulate_all(setting: Setting, predictors: Mapping[str, Predictor], seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """All runs of a load: their figures (:data:`COLUMNS`), and the intervals of the first predictor and first seed.
 
-    Intervals are those of :func:`.outcome.intervals` after ``method`` and ``predictor``, with ``rate_rps`` (what
-    arrived), ``peak_rps`` (its largest second) and ``predicted_rps`` (what was prepared for; null for the first).
+    Intervals are those of :func:`.outcome.intervals` after ``method``, ``predictor`` and ``evidence``, with
+    ``rate_rps`` (what arrived), ``peak_rps`` (its largest second) and ``predicted_rps`` (what was prepared for; null
+    for the first).
     """
     ipa, adaptation = setting.ipa, setting.adaptation
     given = Input(1.0, setting.sla_s)  # whether energies are known doesn't depend on the rate, unless it is 0
@@ -236,7 +237,7 @@ def _intervals(setting: Setting, made: Run, predictor: str, name: str) -> pd.Dat
     seconds = (table["end_s"] - table["begin_s"]).to_numpy()
     whole = np.minimum(table["begin_s"].to_numpy().astype(int), len(setting.counts) - 1)
     peaks = np.maximum.reduceat(setting.counts, whole)
-    first = {"method": name, "predictor": predictor}
+    first = {"method": name, "predictor": predictor, "evidence": setting.profile.evidence}
     load = {
         "rate_rps": table["arrived"].to_numpy() / seconds,
         "peak_rps": peaks,
@@ -250,7 +251,18 @@ def _intervals(setting: Setting, made: Run, predictor: str, name: str) -> pd.Dat
 
 def _no_intervals(setting: Setting) -> pd.DataFrame:
     """The columns without a row, where no method can run."""
-    columns = ["method", "predictor", "begin_s", "end_s", "rate_rps", "peak_rps", "predicted_rps", "arrived", "late"]
+    columns = [
+        "method",
+        "predictor",
+        "evidence",
+        "begin_s",
+        "end_s",
+        "rate_rps",
+        "peak_rps",
+        "predicted_rps",
+        "arrived",
+        "late",
+    ]
     columns += ["dropped", "accuracy_pas", "cores", "cost", "busy_j", "waiting_j"]
     columns += [f"{stage}.{knob}" for stage in setting.curves for knob in ("variant", "batch", "replicas", "threads")]
     return pd.DataFrame(columns=columns)

@@ -44,7 +44,7 @@ def summary_json(space: Space, summary: SpaceSummary, front: pd.DataFrame) -> di
         },
         "energy": {
             "known": space.energy_known,
-            "evidence": space.profile.evidence if space.energy_known else "none",
+            "evidence": space.evidence,
             "boundary": space.profile.energy_boundary,
             "reason": None if space.energy_known else _why_no_energy(space),
         },

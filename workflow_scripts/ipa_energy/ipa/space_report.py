@@ -49,7 +49,7 @@ OPTIMA_COLUMNS = {
     "constraint": "What leaves nothing: latency, throughput, or latency and throughput.",
     "reason": "Why there is no choice, in words.",
 }
-"""Columns of the optima beside the knobs, the figures of the space, ``measured`` and ``configuration_id``."""
+"""Columns of the optima beside knobs and figures of the space, its marks, and the evidence of its energies."""
 
 
 class SpaceTooLargeError(ValueError):
@@ -72,6 +72,11 @@ class Space:
     def energy_known(self) -> bool:
         """Whether every option has an energy per request at the input's rate."""
         return energy_is_known(self.options)
+
+    @property
+    def evidence(self) -> str:
+        """What stands behind the energies of the space; ``none`` where there are none."""
+        return self.profile.evidence if self.energy_known else "none"
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -114,7 +119,7 @@ def write_rows(path: str | Path, space: Space) -> SpaceSummary:
 
 
 def front_table(space: Space) -> pd.DataFrame:
-    """The exact Pareto front, best accuracy first, with ``optimal_without_energy``, ``measured``, ``configuration_id``.
+    """The exact Pareto front, best accuracy first, with marks and the evidence of its energies.
 
     ``optimal_without_energy`` marks what is on the front of accuracy, cost and latency too: whatever beats a row there
     is itself beaten or equalled by a row of this front, so comparing the rows with each other is enough. Where energy
@@ -123,7 +128,7 @@ def front_table(space: Space) -> pd.DataFrame:
     front = space_front(space.options, space.objective, space.metrics)
     without = [metric for metric in space.metrics if metric != "energy_j_per_request"]
     front["optimal_without_energy"] = pareto_mask(_to_minimise(front, without))
-    front = _marked(front, space)
+    front = _marked(front, space).assign(evidence=space.evidence)
     accuracy = without[0]
     return front.sort_values([accuracy, "cost", "latency_s"], ascending=[False, True, True], kind="stable").reset_index(
         drop=True
@@ -156,6 +161,7 @@ def optima_table(space: Space, methods: Sequence[str] = tuple(METHOD_NAMES)) -> 
     rows = []
     for name in methods:
         row: dict[str, Any] = {"input": space.options.given.name, "method": name, "chosen": False}
+        row["evidence"] = space.evidence
         if name not in usable:
             rows.append(row | {"reason": reasons[name]})
             continue
@@ -174,7 +180,7 @@ def optima_table(space: Space, methods: Sequence[str] = tuple(METHOD_NAMES)) -> 
     knobs = [f"{stage.stage}.{knob}" for stage in space.options.stages for knob in STAGE_KNOBS]
     told = list(OPTIMA_COLUMNS)
     figures = [column for column in COLUMNS if column != "objective"]
-    columns = [*told[:3], *knobs, told[3], *figures, *told[4:], "measured", "configuration_id"]
+    columns = [*told[:3], *knobs, told[3], *figures, *told[4:], "measured", "configuration_id", "evidence"]
     whole = [name for name in knobs if not name.endswith(".variant")]
     table = pd.DataFrame(rows, columns=columns)
     return table.astype(
