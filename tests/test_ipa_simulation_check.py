@@ -299,7 +299,7 @@ def test_estimated_energy_is_called_so():
     assert set(table["evidence"]) == {"estimated"}
     lines = [line for line in told(profile, table, errors).splitlines() if "_j_per_request" in line]
     assert len(lines) == 2
-    assert all("estimated off by" in line for line in lines)
+    assert all("_j_per_request (estimated): off by" in line for line in lines)
 
 
 # --- the script ---

@@ -48,7 +48,13 @@ BAND = 0.1
 
 _WIDTH_IN, _SCATTER_IN, _STRIP_IN = 2.88, 2.3, 0.72
 _TOP_IN, _LEFT_IN, _ACROSS_IN, _DOWN_IN, _GAP_IN = 0.52, 0.62, 0.74, 0.68, 0.1
-_LEGEND_IN = 0.125
+_LEGEND_IN, _CAPTION_IN = 0.125, 0.115
+
+_MOST_CAPTIONS = 6
+"""More cells than this have their figures in errors.csv only."""
+
+_FARTHEST = 100.0
+"""Relative errors above this, in per cent, are drawn as triangles at the edge, so that the others can be told apart."""
 
 
 def draw(configurations: pd.DataFrame, errors: pd.DataFrame, title: str) -> Figure:
@@ -60,9 +66,11 @@ def draw(configurations: pd.DataFrame, errors: pd.DataFrame, title: str) -> Figu
     if not cells:
         return blank(f"{title}: no configuration has both sides; composition/configurations.csv has the reasons.")
     meters = name_meters(known["meters"])
+    far = bool((100 * known[[f"{metric}_error" for metric in PANELS]] > _FARTHEST).any(axis=None))
     styles = _styles(cells)
-    top_in, bottom_in = _TOP_IN + METERS_LINE_IN * len(meters), 0.48 + _LEGEND_IN * -(-(len(cells) + 2) // 3)
-    row_in = _SCATTER_IN + _GAP_IN + _STRIP_IN
+    top_in, bottom_in = _TOP_IN + METERS_LINE_IN * len(meters), 0.48 + _LEGEND_IN * -(-(len(cells) + 3) // 3)
+    captions_in = _CAPTION_IN * min(len(cells), _MOST_CAPTIONS)
+    row_in = captions_in + _SCATTER_IN + _GAP_IN + _STRIP_IN
     height = top_in + bottom_in + 2 * row_in + _DOWN_IN
     with print_style():
         figure = Figure(figsize=(TEXT_WIDTH_IN, height))
@@ -81,7 +89,7 @@ def draw(configurations: pd.DataFrame, errors: pd.DataFrame, title: str) -> Figu
         figure.text(0.01, 1 - 0.08 / height, title, ha="left", va="top", fontsize=8, fontweight="bold")
         list_meters(figure, meters)
         figure.legend(
-            handles=_handles(styles, meters),
+            handles=_handles(styles, meters, far),
             loc="lower center",
             bbox_to_anchor=(0.5, 0.02 / height),
             ncols=3,
@@ -105,7 +113,7 @@ def _styles(cells: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], tuple[str
     }
 
 
-def _handles(styles: dict[tuple[str, ...], tuple[str, str]], meters: dict[str, str]) -> list[Line2D | Patch]:
+def _handles(styles: dict[tuple[str, ...], tuple[str, str]], meters: dict[str, str], far: bool) -> list[Line2D | Patch]:
     several = len({cell[1:3] for cell in styles}) > 1
     handles: list[Line2D | Patch] = []
     for cell, (colour, marker) in styles.items():
@@ -114,6 +122,9 @@ def _handles(styles: dict[tuple[str, ...], tuple[str, str]], meters: dict[str, s
         handles.append(Line2D([], [], marker=marker, linestyle="", markersize=4, color=colour, label=label))
     handles.append(Line2D([], [], color=BLACK, linewidth=0.8, label="predicted = measured"))
     handles.append(Patch(color=GREY, alpha=0.2, linewidth=0, label=f"within {100 * BAND:g} %"))
+    if far:
+        label = f"an error above {_FARTHEST:g} %"
+        handles.append(Line2D([], [], marker="^", linestyle="", markersize=3.5, color=GREY, label=label))
     return handles
 
 
@@ -130,7 +141,6 @@ def _panel(
     drawn = known[(known[_columns(metric)] > 0).all(axis=1)]
     word = modelled(evidence_of(known["evidence"])) if metric in ENERGIES else ""
     label = f"{word}{METRICS[metric].removesuffix(' per request')} ({PANELS[metric]})"
-    scatter.set_title(label[0].upper() + label[1:], loc="left", fontweight="bold", pad=4)
     strip.set_xlabel(f"as {word.strip()} in the run" if word else "measured", labelpad=2)
     scatter.set_ylabel("composed from stage profiles", labelpad=2)
     strip.set_ylabel("error (%)", labelpad=2)
@@ -139,6 +149,7 @@ def _panel(
         for axes in (scatter, strip):
             axes.set_xticks([])
             axes.set_yticks([])
+        scatter.set_title(label[0].upper() + label[1:], loc="left", fontweight="bold", pad=4)
         scatter.text(0.5, 0.5, f"no {METRICS[metric]}\nwith both sides", transform=scatter.transAxes, ha="center")
         return
     both = drawn[_columns(metric)].to_numpy(dtype=float)
@@ -156,8 +167,11 @@ def _panel(
             _points(scatter, strip, group, metric, style)
             told.append((style[0], _caption(errors, cell, metric)))
     _scales(scatter, strip, limits)
-    for number, (colour, text) in enumerate(told[:_MOST_CAPTIONS]):
-        scatter.text(0.03, 0.97 - 0.07 * number, text, transform=scatter.transAxes, va="top", color=colour, fontsize=6)
+    told = told[:_MOST_CAPTIONS]
+    for above, (colour, text) in enumerate(reversed(told)):
+        place = (0, 3 + 72 * _CAPTION_IN * above)
+        scatter.annotate(text, (0, 1), place, "axes fraction", "offset points", color=colour, fontsize=6)
+    scatter.set_title(label[0].upper() + label[1:], loc="left", fontweight="bold", pad=5 + 72 * _CAPTION_IN * len(told))
     if len(drawn) < len(known):
         text = f"{len(known) - len(drawn)} not above 0, not drawn"
         scatter.text(0.97, 0.03, text, transform=scatter.transAxes, ha="right", fontsize=6, color=GREY)
@@ -178,7 +192,9 @@ def _points(scatter: Axes, strip: Axes, group: pd.DataFrame, metric: str, style:
     with np.errstate(divide="ignore"):
         far = 100 * (predicted / (measured + np.array([[-1.0], [1.0]]) * reach) - 1)
     strip.vlines(measured, far[1], far[0], color=colour, linewidth=0.6, alpha=0.45, zorder=2)
-    strip.plot(measured, error, marker, markersize=3, **shape)
+    near = error <= _FARTHEST
+    strip.plot(measured[near], error[near], marker, markersize=3, **shape)
+    strip.plot(measured[~near], np.full(np.sum(~near), _FARTHEST), "^", markersize=3.5, **shape, clip_on=False)
 
 
 def _scales(scatter: Axes, strip: Axes, limits: tuple[float, float]) -> None:
@@ -195,18 +211,17 @@ def _scales(scatter: Axes, strip: Axes, limits: tuple[float, float]) -> None:
         if axis is not scatter.xaxis:
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     drawn = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in strip.lines])
-    strip.set_ylim(min(-1.5 * 100 * BAND, 1.15 * drawn.min()), max(1.5 * 100 * BAND, 1.15 * drawn.max()))
+    top = _FARTHEST if drawn.max() >= _FARTHEST else max(150 * BAND, 1.15 * drawn.max())
+    strip.set_ylim(min(-150 * BAND, 1.15 * drawn.min()), top)
     strip.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
-
-
-_MOST_CAPTIONS = 6
-"""More would reach the points; errors.csv has all."""
 
 
 def _ticks(span: float) -> tuple[float, ...]:
     """Where between powers of ten ticks are, for limits that differ by a factor of ``span``."""
     if span < 3:
         return (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
+    if span < 8:
+        return (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
     return (1.0, 2.0, 5.0) if span < 300 else (1.0,)
 
 
@@ -220,5 +235,5 @@ def _caption(errors: pd.DataFrame, cell: tuple[Any, ...], metric: str) -> str:
     row = found[0]
     text = f"off by {100 * row['mean_absolute_error']:.1f} %"
     text += f" [{100 * row['mean_absolute_error_lo']:.1f}, {100 * row['mean_absolute_error_hi']:.1f}]"
-    text += f", bias {100 * row['bias']:+.1f} %".replace("-", "−")
-    return text + (f", τ = {row['tau']:.2f}" if pd.notna(row["tau"]) else "")
+    text += f", bias {100 * row['bias']:+.1f} %" + (f", τ = {row['tau']:.2f}" if pd.notna(row["tau"]) else "")
+    return text.replace("-", "−")

@@ -124,9 +124,9 @@ def _energy(row: Mapping[Any, Any] | None, metric: str, rule: Rule, confidence: 
         return f"{(word + name).capitalize()}: {row['reason']}. {close}"
     size = _share(row, "mean_absolute_error", confidence, " on average")
     parts = [
-        f"composed from stage profiles, {word}{name} is off by {size}, "
+        f"composed from stage profiles, {word}{name} of {row['n_configurations']} configurations is off by {size}, "
         f"bias {_share(row, 'bias', confidence, signed=True)}",
-        f"90 % of {row['n_configurations']} configurations are within {100 * row['p90_absolute_error']:.1f} %",
+        f"nine in ten are within {100 * row['p90_absolute_error']:.1f} %",
     ]
     if pd.notna(row["tau"]):
         interval = f" ({row['tau_lo']:.2f} to {row['tau_hi']:.2f})" if pd.notna(row["tau_lo"]) else ""
@@ -138,6 +138,7 @@ def _energy(row: Mapping[Any, Any] | None, metric: str, rule: Rule, confidence: 
         if pd.notna(row["regret_same_accuracy"]):
             best += f", among those of equal accuracy {100 * row['regret_same_accuracy']:.1f} % on average"
         parts.append(best)
+    parts += [str(row["reason"])] if pd.notna(row["reason"]) else []
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}. {close}"
 

@@ -66,7 +66,7 @@ def _statistics(known: pd.DataFrame, metric: str, how: Resampling, purpose: str)
         found["regret_same_accuracy"] = _regret_same_accuracy(known, metric)
     reasons = []
     if len(errors) < len(known):
-        reasons.append(f"{len(known) - len(errors)} measured figures are not above 0 and have no relative error")
+        reasons.append(f"measured figures not above 0, which have no relative error: {len(known) - len(errors)}")
     if "tau" not in found:
         reasons.append("no tau: predicted or measured is the same in all configurations")
     return found | {"reason": "; ".join(reasons) or None}

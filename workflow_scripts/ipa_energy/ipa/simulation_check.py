@@ -193,13 +193,13 @@ def told(profile: Profile, table: pd.DataFrame, errors: pd.DataFrame) -> str:
         note = str(error)
     lines += [note] if note else []
     for row in errors.to_dict("records"):
-        name = f"{row['workload']} on {row['host']}, {row['metric']}"
-        word = energy_word(row["evidence"])
+        word = energy_word(row["evidence"]).strip()
+        name = f"{row['workload']} on {row['host']}, {row['metric']}" + (f" ({word})" if word else "")
         if pd.isna(row["bias"]):
             lines.append(f"{name}: {row['reason']}")
         else:
             lines.append(
-                f"{name}: {word}off by {row['mean_absolute_error']:.1%} on average, bias {row['bias']:+.1%}, "
+                f"{name}: off by {100 * row['mean_absolute_error']:.1f} % on average, bias {100 * row['bias']:+.1f} %, "
                 f"{row['n']} records of {row['n_configurations']} configurations"
             )
     lines += [f"{count} x {reason}" for reason, count in table["reason"].value_counts().items()]
