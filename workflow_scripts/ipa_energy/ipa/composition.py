@@ -20,7 +20,7 @@ from ipa_energy.configuration import Platform
 from ipa_energy.ipa.prediction import METRICS, predict
 from ipa_energy.ipa.profile import Profile
 
-FIGURES = ("predicted", "measured", "measured_lo", "measured_hi", "error")
+FIGURES = ("predicted", "measured", "measured_lo", "measured_hi", "measured_sem", "error")
 """What the table has of each metric, as ``{metric}_{figure}``."""
 
 NOT_MEASURED = "not measured"
@@ -51,9 +51,10 @@ def compose(
 
     Records are those that enter the statistics (:func:`.in_cells`, ``drop_flags``), ``n`` of them.
     ``{metric}_predicted`` and ``{metric}_measured`` are means over the records that have both, with the Student
-    t-interval of what was measured at ``confidence``; ``{metric}_error`` is predicted / measured - 1, null where what
-    was measured is not above 0. ``evidence`` is that of both sides together. ``reason`` says what is missing, and why.
-    ``platform`` is that of the profile, None where it is not known.
+    t-interval of what was measured at ``confidence`` and its standard error (``_sem``), null for a single record;
+    ``{metric}_error`` is predicted / measured - 1, null where what was measured is not above 0. ``evidence`` is that of
+    both sides together. ``reason`` says what is missing, and why. ``platform`` is that of the profile, None where it is
+    not known.
     """
     celled = in_cells(measurements, drop_flags)
     records = celled[celled["usable"]].reset_index(drop=True)
@@ -107,9 +108,10 @@ def _figures(
     composed = predicted.where(both | ~paired).groupby(group).mean()
     known = measured.where(both | ~paired).groupby(group)
     mean, count = known.mean(), known.count()
-    half = stats.t.ppf((1 + confidence) / 2, (count - 1).where(count > 1)) * known.std() / np.sqrt(count)
+    sem: pd.Series[float] = known.std() / np.sqrt(count)
+    half = stats.t.ppf((1 + confidence) / 2, (count - 1).where(count > 1)) * sem
     error = (composed / mean - 1).where((mean > 0) & paired.groupby(group).first())
-    columns = (composed, mean, mean - half, mean + half, error)
+    columns = (composed, mean, mean - half, mean + half, sem, error)
     return pd.DataFrame({f"{metric}_{name}": column for name, column in zip(FIGURES, columns, strict=True)})
 
 

@@ -21,7 +21,7 @@ from ipa_energy.ipa.prediction import ENERGIES, METRICS
 Decision: TypeAlias = Literal["can", "cannot", "undecided"]
 
 _SAYS = {"can": "IPA can", "cannot": "IPA cannot", "undecided": "it can't be told whether IPA can"}
-_SHORT = {"can": "it can", "cannot": "it cannot", "undecided": "can't be told"}
+_SHORT = {"can": "it can", "cannot": "it cannot", "undecided": "it can't be told"}
 _NO_EVIDENCE = "This is no evidence on real energy: modelled power follows busy time by construction"
 
 
@@ -43,9 +43,10 @@ class Rule:
     def decide(self, row: Mapping[Any, Any]) -> tuple[Decision, str]:
         """The decision on a row of the errors table of an energy, and the grounds of it.
 
-        *can* needs both intervals wholly within the limits, *cannot* one wholly beyond; else the data don't tell.
+        *can* needs both intervals wholly within the limits; *cannot* needs one so far beyond that scatter between
+        repetitions is not the reason, so that noise never speaks against IPA. Else the data don't tell.
         """
-        bounds = [row[f"{name}_{end}"] for name in ("tau", "mean_absolute_error") for end in ("lo", "hi")]
+        bounds = [float(row[f"{name}_{end}"]) for name in ("tau", "mean_absolute_error") for end in ("lo", "hi")]
         if row["n_configurations"] < self.min_configurations:
             return (
                 "undecided",
@@ -54,21 +55,29 @@ class Rule:
         if any(pd.isna(bound) for bound in bounds):
             return "undecided", str(row["reason"]) if pd.notna(row["reason"]) else "an interval is missing"
         tau_lo, tau_hi, error_lo, error_hi = bounds
-        against = [f"tau is below {self.least_tau:g}"] * (tau_hi < self.least_tau)
-        against += [f"the error is above {100 * self.largest_error:g} %"] * (error_lo > self.largest_error)
+        if tau_lo >= self.least_tau and error_hi <= self.largest_error:
+            return "can", f"tau is at least {self.least_tau:g} and the error at most {100 * self.largest_error:g} %"
+        # Null without repetitions, so that neither comparison holds.
+        ceiling, noise = float(row["tau_ceiling"]), float(row["noise_error"])
+        against = [f"tau is below {self.least_tau:g}"] * (tau_hi < self.least_tau * ceiling)
+        against += [f"the error is above {100 * self.largest_error:g} %"] * (error_lo > self.largest_error + noise)
         if against:
             return "cannot", " and ".join(against)
         open_ = [f"tau may be below {self.least_tau:g}"] * (tau_lo < self.least_tau)
         open_ += [f"the error may be above {100 * self.largest_error:g} %"] * (error_hi > self.largest_error)
-        if open_:
-            return "undecided", " and ".join(open_)
-        return "can", f"tau is at least {self.least_tau:g} and the error at most {100 * self.largest_error:g} %"
+        if tau_hi < self.least_tau or error_lo > self.largest_error:
+            without = "without repetitions scatter can't be told from error"
+            open_.append(
+                without if pd.isna(noise) or pd.isna(ceiling) else "scatter between repetitions may be the reason"
+            )
+        return "undecided", ", and ".join(open_)
 
     def __str__(self) -> str:
         return (
             f"IPA can choose by predicted energy when tau is at least {self.least_tau:g} and the mean error at most "
             f"{100 * self.largest_error:g} %, each with its whole interval; it cannot when one of the intervals lies "
-            f"wholly beyond; else, and with fewer than {self.min_configurations} configurations, the data don't tell"
+            f"wholly beyond, farther than scatter between repetitions explains; else, and with fewer than "
+            f"{self.min_configurations} configurations, the data don't tell"
         )
 
 

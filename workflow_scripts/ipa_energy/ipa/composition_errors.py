@@ -18,7 +18,7 @@ from ipa_energy.ipa.relative_errors import MIN_POINTS, Resampling
 
 _STATISTICS = (
     *("bias", "bias_lo", "bias_hi", "mean_absolute_error", "mean_absolute_error_lo", "mean_absolute_error_hi"),
-    *("p90_absolute_error", "tau", "tau_lo", "tau_hi", "log_r2"),
+    *("p90_absolute_error", "tau", "tau_lo", "tau_hi", "log_r2", "noise_error", "tau_ceiling"),
     *("measured_min", "measured_max", "spread", "regret", "regret_same_accuracy"),
 )
 COLUMNS = (*CELL, "metric", "evidence", "n_configurations", *_STATISTICS, "reason")
@@ -29,10 +29,11 @@ def errors_table(configurations: pd.DataFrame, how: Resampling) -> pd.DataFrame:
 
     ``bias`` and ``mean_absolute_error`` are means of the relative error and of its size over configurations,
     ``p90_absolute_error`` the size that 90 % stay below; ``tau`` is Kendall's tau-b of predicted and measured,
-    ``log_r2`` as in :func:`.explained`; ``spread`` is the largest measured figure over the smallest. For energies
-    ``regret`` is how much more than the best one the configuration takes that the prediction ranks best, and
-    ``regret_same_accuracy`` the mean of that over the groups of equal accuracy with two configurations or more.
-    Statistics are null, with the ``reason``, for fewer than :data:`MIN_POINTS` configurations.
+    ``log_r2`` as in :func:`.explained`. ``noise_error`` and ``tau_ceiling`` are what a prediction without error would
+    have for the scatter between repetitions (:func:`.noise`). ``spread`` is the largest measured figure over the
+    smallest. For energies ``regret`` is how much more than the best one the configuration takes that the prediction
+    ranks best, and ``regret_same_accuracy`` the mean of that over the groups of equal accuracy with two configurations
+    or more. Statistics are null, with the ``reason``, for fewer than :data:`MIN_POINTS` configurations.
     """
     rows = []
     for key, group in configurations.groupby(CELL, sort=True):
@@ -60,6 +61,8 @@ def _statistics(known: pd.DataFrame, metric: str, how: Resampling, purpose: str)
     errors = known[f"{metric}_error"].dropna().to_numpy(dtype=float)
     found |= relative_errors.mean_errors(errors, how, purpose)
     found |= relative_errors.rank_correlation(predicted, measured, how, purpose)
+    sem = known[f"{metric}_measured_sem"].to_numpy(dtype=float)
+    found |= relative_errors.noise(measured, sem, how, purpose)
     found["log_r2"] = relative_errors.explained(predicted, measured)
     if metric in ENERGIES:
         found["regret"] = relative_errors.regret(predicted, measured)

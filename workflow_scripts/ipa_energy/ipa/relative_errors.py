@@ -71,6 +71,28 @@ def rank_correlation(predicted: Floats, measured: Floats, how: Resampling, purpo
     return _with_interval("tau", tau, known, how.confidence)
 
 
+def noise(measured: Floats, sem: Floats, how: Resampling, purpose: str) -> dict[str, Any]:
+    """What scatter between repetitions alone does to the figures above, were the prediction without error.
+
+    ``sem`` are the standard errors of the measured means; points without one (a single repetition) are left out, and
+    nothing is said of fewer than :data:`MIN_POINTS`. ``noise_error`` is the mean absolute relative error that normal
+    scatter makes, sqrt(2 / pi) times the relative standard error. ``tau_ceiling`` is the tau-b between the means and
+    themselves with their scatter drawn anew: the lower bound at ``confidence``, so that noise has the benefit of doubt.
+    """
+    known = np.isfinite(sem) & (measured > 0)
+    if np.sum(known) < MIN_POINTS:
+        return {}
+    mean, scatter = measured[known], sem[known]
+    generator = stream(how.seed, f"{purpose}/noise")
+    drawn = generator.normal(mean, scatter, (how.resamples, len(mean)))
+    taus = [tau_b(without_rounding(mean), without_rounding(one)) for one in drawn]
+    found: dict[str, Any] = {"noise_error": float(np.mean(scatter / mean) * math.sqrt(2 / math.pi))}
+    reached = [tau for tau in taus if tau is not None]
+    if reached:
+        found["tau_ceiling"] = percentile_interval(reached, how.confidence)[0]
+    return found
+
+
 def explained(predicted: Floats, measured: Floats) -> float | None:
     """Share of the variance of log measured that the prediction explains as it is.
 
