@@ -39,7 +39,7 @@ rule make_load:
         "../environment.yaml"
     threads: 1
     params:
-        code=ipa_digest(),
+        code=predictor_digest(),
         load=lambda wildcards: _adaptation["loads"][wildcards.load],
         seed=study.settings["seed"],
     message:
@@ -60,7 +60,7 @@ rule train_predictor:
         "../environment.yaml"
     threads: 1
     params:
-        code=ipa_digest(),
+        code=predictor_digest(),
         loads=_adaptation["loads"],
         days=_adaptation["history_days"],
         seed=study.settings["seed"],

@@ -7,8 +7,10 @@ from snakemake.exceptions import WorkflowError
 from ipa_energy import ipa_config, owner
 from ipa_energy.digest import (
     analysis_digest,
+    feasible_digest,
     ipa_digest,
     live_digest,
+    predictor_digest,
     profile_table_digest,
     profiling_digest,
     protocol_digest,

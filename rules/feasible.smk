@@ -14,7 +14,7 @@ checkpoint choose_feasible:
         "../environment.yaml"
     threads: 1
     params:
-        code=ipa_digest(),
+        code=feasible_digest(),
         ipa=study.settings["ipa"],
         prices=study.settings["prices"],
         pipeline=study.settings["pipeline"],

@@ -43,6 +43,26 @@ PROFILE_TABLE_CODE = (
     "profile_record.py",
 )
 
+PREDICTOR_CODE = tuple(
+    f"ipa/{name}.py"
+    for name in ("loads", "lstm", "predictors", "random_streams", "trace_files", "trained_predictors", "workload")
+)
+
+FEASIBLE_CODE = tuple(
+    f"ipa/{name}.py"
+    for name in (
+        "accuracy",
+        "allocation",
+        "feasible",
+        "measured_marks",
+        "options",
+        "profile",
+        "settings",
+        "ticks",
+        "totals",
+    )
+)
+
 LIVE_CODE = (
     *(f"live{part}.py" for part in ("", "_job", "_outcome", "_record", "_supervisor")),
     *(f"ipa/{name}.py" for name in ("adaptation_study", "baselines", "controller", "knapsack", "live_log", "loads")),
@@ -121,6 +141,18 @@ def ipa_digest() -> str:
 def profile_table_digest() -> str:
     """The same for what makes the profile of its files: live runs and `measure: feasible` hang on it, so no figures."""
     return _digest(PROFILE_TABLE_CODE)
+
+
+@lru_cache(maxsize=1)
+def predictor_digest() -> str:
+    """The same for loads and predictors, on which live runs hang."""
+    return _digest(PREDICTOR_CODE)
+
+
+@lru_cache(maxsize=1)
+def feasible_digest() -> str:
+    """The same for what decides which configurations are feasible, on which `measure: feasible` hangs."""
+    return _digest(FEASIBLE_CODE)
 
 
 @lru_cache(maxsize=1)

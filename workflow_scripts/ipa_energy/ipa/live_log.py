@@ -1,8 +1,8 @@
 """A run in reality in the form of a simulated one, so that both go through the same figures (:mod:`.outcome`).
 
 The engine's journal and the decisions go in. Times are shifted to the moment at which the load began. Replicas,
-batches, requests and drops are those that were; what a batch or a waiting replica costs, and what a variant's accuracy is, comes
-from the profile's curves as in the simulation. What the meters said stands apart.
+batches, requests and drops are those that were; what a batch or a waiting replica costs, and what a variant's accuracy
+is, comes from the profile's curves as in the simulation. What the meters said stands apart.
 """
 
 from __future__ import annotations
