@@ -90,6 +90,8 @@ def test_every_key_that_a_config_may_have_is_in_the_reference():
         for leaf in leaves(yaml.safe_load(config.read_text())):
             general = re.sub(r"^workloads\.[^.]+\.", "workloads.{name}.", leaf)
             general = re.sub(r"^grid\.stages\.[^.]+\.", "grid.stages.{stage}.", general)
+            general = re.sub(r"^(ipa\.inputs|ipa\.adaptation\.loads)\.[^.]+\.", r"\1.{name}.", general)
+            general = re.sub(r"^ipa\.batches\..*", "ipa.batches", general)
             assert f"`{general}`" in page, f"{config.name}: {leaf}"
 
 
@@ -168,6 +170,19 @@ def test_the_columns_in_the_docs_are_those_of_the_tables():
     for columns in (empty.columns, aggregate.METRICS, coupling.COLUMNS, effects.COLUMNS, COLUMNS):
         missing = [column for column in columns if f"`{column}`" not in text]
         assert not missing, f"docs/outputs.md lacks {missing}"
+
+
+def test_the_columns_of_ipas_tables_are_in_the_docs():
+    from ipa_energy.ipa import adaptation_study, composition_errors, live_report, measured_profile, simulation_check
+    from ipa_energy.ipa.profile_report import ALLOCATION_COLUMNS
+
+    text = (ROOT / "docs/ipa-outputs.md").read_text() + (ROOT / "docs/ipa.md").read_text()
+    tables = (measured_profile.MORE_COLUMNS, adaptation_study.COLUMNS, live_report.COLUMNS, live_report.ERROR_COLUMNS)
+    cells = {"workload", "host", "weights", "meters"}  # told as "the cell"
+    for columns in (*tables, ALLOCATION_COLUMNS, composition_errors.COLUMNS, simulation_check.ERROR_COLUMNS):
+        known = [column.removesuffix("_lo").removesuffix("_hi") for column in columns if column not in cells]
+        missing = [column for column in known if f"`{column}`" not in text]
+        assert not missing, f"docs/ipa-outputs.md lacks {missing}"
 
 
 def test_the_number_of_measurements_of_each_config_is_told():
