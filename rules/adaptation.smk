@@ -13,6 +13,15 @@ def loads_of(wildcards):
     )
 
 
+def loads_from_files(wildcards):
+    """The counts of the loads that come from files, whose scale only their counts tell."""
+    return expand(
+        "results/{experiment}/adaptation/loads/{load}.txt",
+        experiment=wildcards.experiment,
+        load=[name for name, load in _adaptation["loads"].items() if "file" in load],
+    )
+
+
 def trained_of(wildcards):
     """The trained LSTM, its weights first; nothing where no predictor is one."""
     folder = f"results/{wildcards.experiment}/adaptation"
@@ -50,7 +59,7 @@ rule make_load:
 
 rule train_predictor:
     input:
-        loads_of,
+        loads_from_files,
     output:
         weights="results/{experiment}/adaptation/predictor.pt",
         settings="results/{experiment}/adaptation/predictor.json",
@@ -61,7 +70,10 @@ rule train_predictor:
     threads: 1
     params:
         code=predictor_digest(),
-        loads=_adaptation["loads"],
+        # Not the loads themselves: one more of them must not train, and so run live runs, again.
+        scales=sorted(
+            {load["scale"] for load in _adaptation["loads"].values() if "pattern" in load}
+        ),
         days=_adaptation["history_days"],
         seed=study.settings["seed"],
     message:

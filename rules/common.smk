@@ -137,6 +137,12 @@ def profiles_of(wildcards):
     return [profile_path(study.experiment, stage, variant) for stage, variant in profiled]
 
 
+def prices_of_ipa():
+    """The prices, where IPA's cost depends on them: else a change of them would run live runs again."""
+    prices = study.settings["prices"]
+    return prices if study.settings["ipa"]["cost"] == "usd" else dict.fromkeys(prices, 1.0)
+
+
 def measured_of(wildcards):
     """The table of the configurations that were measured; nothing where none is."""
     return [f"results/{wildcards.experiment}/configurations.csv"] if measuring else []

@@ -51,7 +51,7 @@ rule adapt_live:
         protocol=protocol_digest(),
         code=live_digest(),
         ipa=ipa_config.deciding(study.settings),
-        prices=study.settings["prices"],
+        prices=prices_of_ipa(),
     message:
         "Adapt live by {wildcards.method}, {wildcards.run}"
     script:

@@ -46,8 +46,6 @@ rule make_profile:
             labels={"result": "profile (CSV)"},
         ),
         measured="results/{experiment}/profile/measured.csv",
-        fits="results/{experiment}/profile/fits.csv",
-        allocation="results/{experiment}/profile/allocation.csv",
         remarks="results/{experiment}/profile/remarks.txt",
     log:
         "logs/{experiment}/make_profile.log",
@@ -60,17 +58,19 @@ rule make_profile:
             key: study.settings["ipa"][key]
             for key in ("profile", "gpu_share", "latency", "sla_factor", "threshold_rps", "cost")
         },
-        prices=study.settings["prices"],
+        prices=prices_of_ipa(),
     message:
         "Put the profile of experiment {wildcards.experiment} together"
     script:
         "../workflow_scripts/make_profile.py"
 
 
-rule draw_profile:
+rule describe_profile:
     input:
-        profile="results/{experiment}/profile.csv",
+        profiles_of,
     output:
+        fits="results/{experiment}/profile/fits.csv",
+        allocation="results/{experiment}/profile/allocation.csv",
         svg=report(
             "results/{experiment}/figures/profile.svg",
             caption="../report/profile.rst",
@@ -79,13 +79,15 @@ rule draw_profile:
         ),
         png="results/{experiment}/figures/profile.png",
     log:
-        "logs/{experiment}/draw_profile.log",
+        "logs/{experiment}/describe_profile.log",
     conda:
         "../environment.yaml"
     threads: 1
     params:
         code=ipa_digest(),
+        ipa=study.settings["ipa"],
+        prices=study.settings["prices"],
     message:
-        "Draw the profile of experiment {wildcards.experiment}"
+        "Describe the profile of experiment {wildcards.experiment}"
     script:
-        "../workflow_scripts/draw_profile.py"
+        "../workflow_scripts/describe_profile.py"

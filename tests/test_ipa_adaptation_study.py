@@ -8,24 +8,19 @@ import pytest
 from matplotlib.text import Text
 
 from ipa_energy.figures import adaptation as adaptation_figure
-from ipa_energy.ipa.adaptation_study import (
-    LEAST_RPS,
-    choose_by,
-    first_configuration,
-    run,
-    setting_of,
-    simulate_all,
-)
+from ipa_energy.ipa.adaptation_study import run, simulate_all
 from ipa_energy.ipa.adaptation_summary import METRICS, answer, read_runs, summary_table
 from ipa_energy.ipa.controller import chooser
+from ipa_energy.ipa.deciding import LEAST_RPS, choose_by, first_configuration, setting_of
 from ipa_energy.ipa.loads import LARGEST_RPS, derived_seed, load_counts, load_scale
 from ipa_energy.ipa.options import Input
 from ipa_energy.ipa.outcome import FIGURES, figures
+from ipa_energy.ipa.predictor_comparison import HISTORY, compare_predictors
 from ipa_energy.ipa.predictors import MAXIMUM, REACTIVE, backtest, errors
 from ipa_energy.ipa.profile_table import ProfileError
 from ipa_energy.ipa.settings import METHOD_NAMES, method, objective_for, options_for
 from ipa_energy.ipa.space import space_table
-from ipa_energy.ipa.trained_predictors import HISTORY, compare_predictors, make_predictor, train_lstm
+from ipa_energy.ipa.trained_predictors import make_predictor, train_lstm
 from ipa_studies import ENERGY, profile_of, rows, settings_of
 
 TIMES = ["decide_mean_s", "decide_max_s"]

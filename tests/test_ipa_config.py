@@ -83,6 +83,7 @@ def change(made, path, value):
         (("ipa", "adaptation", "loads", "load"), {}, ["exactly one of pattern, file"]),
         (("ipa", "adaptation", "loads", "load"), {"file": "none.txt"}, ["'none.txt'", "an existing text file"]),
         (("ipa", "adaptation", "loads", "summary"), {"pattern": "bursty"}, ["summary"]),
+        (("ipa", "adaptation", "live", "first"), 1000, ["first + seconds is 1300", "load load, 1200 s"]),
         (("ipa", "adaptation", "live", "load"), "other", ["live.load is 'other'", "load"]),
         (("ipa", "adaptation", "methods"), ["gurobi"], ["gurobi", "one of ipa"]),
         (("records",), ".", ["ipa.profile is null with a folder of records"]),
@@ -137,6 +138,10 @@ def test_a_live_run_depends_only_on_what_decides_in_it():
     made["ipa"]["adaptation"]["loads"]["other"] = {"pattern": "steady_low"}
     made["ipa"]["adaptation"]["live"]["repetitions"] = 4
     assert ipa_config.deciding(load_study(made).settings) == before
+    for path, value in ((("adaptation", "noise"), 0.1), (("replicas",), 5)):
+        made = config()
+        change(made["ipa"], path, value)
+        assert ipa_config.deciding(load_study(made).settings) == before
     for path, value in (
         (("weights", "delta"), 2),
         (("adaptation", "live", "seconds"), 20),

@@ -16,8 +16,11 @@ import pytest
 
 from ipa_energy import live_supervisor
 from ipa_energy.host import available_cores
-from ipa_energy.ipa.outcome import FIGURES
-from ipa_energy.live_job import live_job, live_job_from_json
+from ipa_energy.ipa.live_log import live_log, lost, start_s
+from ipa_energy.ipa.live_report import rows_of
+from ipa_energy.ipa.outcome import FIGURES, figures, intervals
+from ipa_energy.ipa.profile import read_profile
+from ipa_energy.live_job import arrival_seed, live_job, live_job_from_json, live_setting
 from ipa_energy.live_record import LiveFileError, read_live_file
 from ipa_energy.owner import OWNER_VARIABLE, claim_of
 from ipa_energy.record import fault
@@ -76,8 +79,13 @@ def job_of(folder, counts=COUNTS, method="ipa", **live):
     counts_file.write_text("".join(f"{count}\n" for count in counts))
     (folder / "profile.csv").write_text(PROFILE)
     settings = settings_of(counts_file, **live)
+    weights = []
+    for variant in ("ssdlite320_mobilenet_v3_large", "resnet18", "resnet34"):
+        weights.append(str(folder / f"{variant}.weights.json"))
+        Path(weights[-1]).write_text(json.dumps({"variant": variant, "weights": "random", "seed": 0}))
     job = dataclasses.replace(
         tiny_job(folder),
+        variant_weights=tuple(weights),
         workload="load",
         workload_settings={"kind": "rate", "drop_after_s": None},
         repetition="block2-live",
@@ -109,36 +117,82 @@ def test_a_stretch_beyond_the_load_is_refused(tmp_path):
         job_of(tmp_path, seconds=100)
 
 
+def log_of(live, content):
+    return live_log(content, live_setting(live, read_profile(live.profile)))
+
+
 def test_a_run_switches_while_it_serves_and_loses_no_request(served):
     folder, live, content, said = served
     assert content == read_live_file(folder / "live.json")
     assert content["state"] == "ok", content["reason"]
-    figures = content["figures"]
-    assert set(FIGURES) == set(figures)
-    assert figures["requests"] == sum(live.counts) == figures["completed"]
-    assert (figures["dropped"], content["run"]) == (0, "run2")
+    wanted, journal = sum(live.counts), content["journal"]
+    assert (content["run"], content["settled"], lost(content)) == ("run2", True, 0)
+    assert len(journal["arrivals_s"]) == wanted
+    assert sorted(number for number, _ in journal["requests"]) == list(range(wanted))
+    for number, passed in journal["requests"]:
+        times = [journal["arrivals_s"][number], *(moment for _, *moments in passed for moment in moments)]
+        assert len(passed) == 2
+        assert times == sorted(times)
     chosen = [decision["configuration"][1]["variant"] for decision in content["decisions"]]
     assert len(chosen) == 5
     assert "resnet18" in chosen
-    assert figures["changes"] >= 1
-    replicas = [replica for replica in content["replicas"] if replica["name"].startswith("classify/")]
+    replicas = [replica for replica in journal["replicas"] if replica["name"].startswith("classify/")]
     assert [replica["variant"] for replica in replicas][:2] == ["resnet34", "resnet18"]
     old, new = replicas[:2]
     assert old["gone_s"] >= new["ready_s"] > new["started_s"] > 0
-    low, high = 0.213 * 0.69758, 0.213 * 0.73314
-    assert low < figures["accuracy_pas"] < high
-    assert any(f"{sum(live.counts)} of {sum(live.counts)} requests" in line and "estimated" in line for line in said)
+    told = figures(log_of(live, content), live.sla_s)
+    assert set(FIGURES) == set(told)
+    assert (told["requests"], told["completed"], told["dropped"]) == (wanted, wanted, 0)
+    assert told["changes"] >= 1
+    assert 0.213 * 0.69758 < told["accuracy_pas"] < 0.213 * 0.73314
+    assert any(f"{wanted} of {wanted} requests, 0 lost" in line and "estimated" in line for line in said)
+
+
+def test_a_request_that_did_not_come_through_is_told_as_lost(served):
+    _, live, content, _ = served
+    doctored = json.loads(json.dumps(content))
+    requests = doctored["journal"]["requests"]
+    requests.pop()  # as if nobody had seen it again
+    requests[0][1][1][2] = None  # taken by the last stage and never done
+    requests[1][1].pop()  # never taken by the last stage
+    assert lost(doctored) == 3
+    told = figures(log_of(live, doctored), live.sla_s)
+    assert told["completed"] == sum(live.counts) - 3
+    (real, *_) = rows_of(doctored, *[log_of(live, doctored)] * 2, read_profile(live.profile))
+    assert real["lost"] == 3
+    doctored["journal"]["drops"].append([requests[1][0], 1, 3.0])
+    assert lost(doctored) == 2
+
+
+def test_how_long_starting_took_is_told_of_those_that_started_while_it_served(served):
+    _, _, content, _ = served
+    known = [
+        r["ready_s"] - r["started_s"] for r in content["journal"]["replicas"] if r["started_s"] >= 0 and r["ready_s"]
+    ]
+    assert start_s(content) == pytest.approx(float(np.median(known)))
+    doctored = json.loads(json.dumps(content))
+    doctored["journal"]["replicas"] = [r for r in doctored["journal"]["replicas"] if r["started_s"] < 0]
+    assert start_s(doctored) > 0
+
+
+def test_arrivals_are_those_of_the_run_for_all_methods(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    one, other = job_of(tmp_path / "a"), job_of(tmp_path / "b", method="rim")
+    assert arrival_seed(one) == arrival_seed(other) == (0, 2)
+    again = dataclasses.replace(one, job=dataclasses.replace(one.job, repetition="block3-live"))
+    assert arrival_seed(again) != arrival_seed(one)
 
 
 def test_its_record_is_one_window_over_the_whole_load(served):
     folder, live, content, _ = served
-    record = content["record"]
+    record, told = content["record"], figures(log_of(live, content), live.sla_s)
     assert fault(record) is None
     assert record["identity"]["role"] == "live"
     assert record["service"]["sent"] == record["service"]["completed"] == sum(live.counts)
-    assert record["window"]["duration_s"] == pytest.approx(content["figures"]["end_s"])
-    assert record["service"]["latency"]["mean_s"] == pytest.approx(content["figures"]["latency_mean_s"])
-    assert record["service"]["latency"]["max_s"] == pytest.approx(content["figures"]["latency_max_s"])
+    assert record["window"]["duration_s"] == pytest.approx(told["end_s"])
+    assert record["service"]["latency"]["mean_s"] == pytest.approx(told["latency_mean_s"])
+    assert record["service"]["latency"]["max_s"] == pytest.approx(told["latency_max_s"])
     assert 0 < record["service"]["stages"]["classify"]["utilisation"] < 1
     phases = [phase["phase"] for phase in record["window"]["timeline"]]
     assert [p for p in phases if p != "settle"] == [
@@ -152,15 +206,16 @@ def test_its_record_is_one_window_over_the_whole_load(served):
 
 def test_figures_and_intervals_of_the_run_agree(served):
     _, live, content, _ = served
-    intervals, figures = pd.DataFrame(content["intervals"]), content["figures"]
-    assert intervals["arrived"].sum() == figures["requests"]
-    assert list(intervals["arrived"]) == list(np.add.reduceat(live.counts, range(0, 12, 2)))
-    energy_j = intervals["busy_j"].sum() + intervals["waiting_j"].sum()
+    log = log_of(live, content)
+    table, told = intervals(log, live.sla_s), figures(log, live.sla_s)
+    assert table["arrived"].sum() == told["requests"]
+    assert list(table["arrived"]) == list(np.add.reduceat(live.counts, range(0, 12, 2)))
+    energy_j = table["busy_j"].sum() + table["waiting_j"].sum()
     # What ends after the last arrival lies in no interval.
-    assert energy_j <= figures["net_j"] + 1e-9
-    assert energy_j == pytest.approx(figures["net_j"], rel=0.2)
+    assert energy_j <= told["net_j"] + 1e-9
+    assert energy_j == pytest.approx(told["net_j"], rel=0.2)
     # One batch of each stage a request, at the made-up energies of whoever served it.
-    assert 0.4 * figures["completed"] < figures["busy_j"] < 0.55 * figures["completed"]
+    assert 0.4 * told["completed"] < told["busy_j"] < 0.55 * told["completed"]
 
 
 def test_its_summary_puts_reality_beside_the_simulation(served, tmp_path):
@@ -169,7 +224,7 @@ def test_its_summary_puts_reality_beside_the_simulation(served, tmp_path):
     folder, live, content, _ = served
     names = ("table", "errors", "intervals", "answer", "svg", "png")
     outputs = {name: str(tmp_path / f"{name}.{name if name in ('svg', 'png') else 'csv'}") for name in names}
-    failed = {**content, "method": "rim", "state": "not_run", "reason": "no room", "record": None}
+    failed = {**content, "method": "rim", "state": "not_run", "reason": "no room", "record": None, "journal": None}
     (tmp_path / "rim.json").write_text(json.dumps(failed))
     main(
         [str(folder / "live.json"), str(tmp_path / "rim.json")],
@@ -186,7 +241,10 @@ def test_its_summary_puts_reality_beside_the_simulation(served, tmp_path):
     assert list(table["state"]) == ["ok"] * 3 + ["not_run"]
     assert table["requests"][:3].tolist() == [sum(live.counts)] * 3
     assert table["net_j_per_request"][0] == pytest.approx(content["record"]["energy"]["net_j_per_request"])
-    assert table["net_j_per_request"][1] == pytest.approx(content["figures"]["net_j_per_request"])
+    assert table["net_j_per_request"][1] == pytest.approx(
+        figures(log_of(live, content), live.sla_s)["net_j_per_request"]
+    )
+    assert table["lost"][0] == 0
     assert table["changes"][2] == table["changes"][0]
     assert table["start_s"][0] > 0
     errors = pd.read_csv(outputs["errors"]).set_index("figure")
@@ -205,6 +263,22 @@ def test_more_replicas_than_the_host_can_hold_are_not_run(tmp_path):
     assert f"with {CORES} replicas of every stage, the replicas want {2 * CORES} cores" in content["reason"]
     assert read_live_file(tmp_path / "live.json")["record"] is None
     assert pq.read_table(tmp_path / "trace.parquet").num_rows == 0
+
+
+def test_a_method_or_a_profile_that_can_not_run_is_not_run_with_the_reason(tmp_path):
+    live = job_of(tmp_path, method="ipa_energy")
+    Path(live.profile).write_text(PROFILE.replace(",0.3,net", ",,net"))
+    content = live_supervisor.run(live, str(tmp_path / "live.json"), print)
+    assert content["state"] == "not_run"
+    assert "the energy of some options is not known" in content["reason"]
+    live = job_of(tmp_path)
+    Path(live.profile).write_text(PROFILE.replace("resnet34", "resnet50"))
+    content = live_supervisor.run(live, str(tmp_path / "live.json"), print)
+    assert (content["state"], "not in the grid" in content["reason"], "resnet50" in content["reason"]) == (
+        "not_run",
+        True,
+        True,
+    )
 
 
 def test_a_replica_killed_while_it_serves_makes_a_failed_run_that_names_it(tmp_path):

@@ -16,6 +16,7 @@ from ipa_energy.configuration import Configuration, StageKnobs
 from ipa_energy.host import available_cores
 from ipa_energy.ipa.measured_profile import measured_table, usable
 from ipa_energy.ipa.profile import make_profile
+from ipa_energy.ipa.profile_table import ProfileError
 from ipa_energy.owner import OWNER_VARIABLE, claim_of
 from ipa_energy.profile_record import ProfileFileError, distribution, read_profile_file
 from ipa_energy.profiling import jobs_from_json, jobs_to_json
@@ -159,6 +160,23 @@ def test_waiting_power_that_is_unknown_in_one_row_is_left_out_of_all(profiled):
     assert any("is -0.5 W, taken as 0" in remark for remark in remarks)
 
 
+def test_a_stage_without_any_figures_is_refused_with_the_reasons(profiled):
+    folder, _, _ = profiled
+    table = measured_table([folder / "detect.json", folder / "classify.json"], gpu_share=1)
+    table.loc[table["stage"] == "detect", ["state", "reason"]] = "failed", "no room for 7 GiB"
+    with pytest.raises(
+        ProfileError, match=r"no variant of stage detect has figures .no room for 7 GiB.: profile/detect"
+    ):
+        usable(table)
+
+
+def test_one_row_without_energy_is_told(profiled):
+    folder, _, _ = profiled
+    table = measured_table([folder / "classify.json"], gpu_share=1)
+    table.loc[1, "energy_j"] = None
+    assert any("batch 2 has no energy" in remark for remark in usable(table)[1])
+
+
 def test_a_flagged_window_is_measured_again_at_once_and_all_tries_are_kept(tmp_path):
     protocol = tiny_config()["protocol"] | {"retries": 2, "retry_flags": ["short_window"]}
     jobs = jobs_of(tmp_path, protocol=protocol, sizes=((1, 1),))
@@ -194,6 +212,23 @@ def test_a_replica_killed_at_one_batch_size_costs_that_one_and_the_others_go_on(
     assert f"(pid {replicas[0]}) was killed by SIGKILL" in first.record["status"]["reason"]
     assert second.record["status"]["state"] == "ok"
     assert not living(replicas)
+
+
+def test_what_was_measured_before_the_profiler_died_stays(tmp_path):
+    """The process is killed while it measures the second allocation."""
+    protocol = tiny_config()["protocol"] | {"window_s": 3}
+    jobs = jobs_of(tmp_path, protocol=protocol, sizes=((1, 1), (2, 1)))
+    (tmp_path / "jobs.json").write_text(jobs_to_json(jobs))
+    log = (tmp_path / "log").open("w")
+    arguments = [sys.executable, "-c", SUPERVISOR, str(tmp_path / "jobs.json"), str(tmp_path / "p.json")]
+    supervisor = subprocess.Popen(arguments, stdout=log, stderr=log)
+    wait_for(lambda: (tmp_path / "log").read_text().count(" window") == 2)
+    (child,) = [p for p in psutil.Process(supervisor.pid).children() if "ipa_energy.profiling" in " ".join(p.cmdline())]
+    child.kill()
+    assert supervisor.wait(60) == 0
+    first, second = read_profile_file(tmp_path / "p.json")
+    assert first.record["status"]["state"] == "ok"
+    assert second.record["status"] == {"state": "failed", "reason": "the measuring process was killed by SIGKILL"}
 
 
 def test_a_profiler_that_takes_too_long_is_ended_and_every_entry_says_so(tmp_path):

@@ -130,7 +130,10 @@ def test_spaces_answer_also_where_nothing_is_feasible(adapted):
 def test_live_runs_lost_nothing_and_stand_beside_their_simulation(adapted):
     table = pd.read_csv(results_of(adapted) / "adaptation/live.csv")
     assert list(table["how"]) == ["real", "composed", "simulated"] * 2
-    assert (table["completed"] == table["requests"]).all()
+    with (results_of(adapted) / "adaptation/loads/small.txt").open() as file:
+        wanted = sum(map(int, file.read().split()[20:30]))
+    assert list(table["completed"]) == [wanted] * 6
+    assert list(table["lost"].dropna()) == [0] * 4
     assert set(table["evidence"]) == {"estimated"}
 
 
@@ -163,9 +166,11 @@ def test_a_second_run_has_nothing_to_do(adapted):
         ("ipa/space.py", "\n\n\n", "\n\n_EDITED = True\n\n\n", {"enumerate_space"}, set(MEASURING)),
         ("profiling.py", "\n\n\n", "\n\n_EDITED = True\n\n\n", {"profile_variant"}, {"measure_configuration"}),
         ("live.py", "_DRAIN_TIMEOUT_S = 300.0", "_DRAIN_TIMEOUT_S = 200.0", {"adapt_live"}, set(MEASURING[:2])),
+        ("ipa/fit.py", "\n\n\n", "\n\n_EDITED = True\n\n\n", {"describe_profile"}, set(MEASURING)),
+        ("ipa/outcome.py", "\n\n\n", "\n\n_EDITED = True\n\n\n", {"summarise_live"}, set(MEASURING)),
         ("ipa/solver.py", '"""The exact', '"""An edited text. The exact', set(), {*MEASURING, "enumerate_space"}),
     ],
-    ids=["figure", "space", "profiler", "live run", "docstring of the solver"],
+    ids=["figure", "space", "profiler", "live run", "fit", "figures of runs", "docstring of the solver"],
 )
 def test_editing_runs_again_exactly_what_it_affects(adapted, file, old, new, again, not_again):
     checkout = adapted[0]
@@ -186,9 +191,15 @@ def test_editing_runs_again_exactly_what_it_affects(adapted, file, old, new, aga
     [
         (("ipa", "inputs", "more"), {"rate_rps": 1, "sla_s": 5}, set(MEASURING)),
         (("ipa", "adaptation", "seeds"), 1, set(MEASURING)),
+        (
+            ("ipa", "adaptation", "loads", "more"),
+            {"pattern": "steady_low", "seconds": 150, "scale": 0.05},
+            set(MEASURING),
+        ),
+        (("prices",), {"core_hour_usd": 1.0}, set(MEASURING)),
         (("ipa", "weights"), {"delta": 3}, {"profile_variant", "measure_configuration"}),
     ],
-    ids=["another input", "fewer simulations", "weights"],
+    ids=["another input", "fewer simulations", "another load", "prices", "weights"],
 )
 def test_a_changed_config_runs_again_exactly_what_it_affects(adapted, path, value, not_again):
     checkout = adapted[0]
@@ -236,6 +247,22 @@ def test_a_profile_from_a_file_is_studied_without_measuring_anything(adapted):
     summary = (results / "summary.txt").read_text()
     assert "Space steady (5 requests/s, SLA 3 s)" in summary
     assert "J/request" not in summary
+
+
+def test_nothing_feasible_is_an_answer_too(adapted):
+    checkout = adapted[0]
+    made = config() | {"experiment": "hopeless", "anchor": True}
+    made["ipa"] |= {"inputs": {"none": {"rate_rps": 2, "sla_s": 0.001}}, "adaptation": {}}
+    profile = results_of(adapted) / "profile.csv"
+    made["ipa"]["profile"] = str(profile)
+    (checkout.folder / "hopeless.yaml").write_text(yaml.safe_dump(made))
+    output = checkout.run(config="hopeless")
+    assert jobs(output).get("profile_variant") is None
+    records = sorted((checkout.folder / "results/hopeless/records").rglob("*.json"))
+    assert {path.stem for path in records} == {"block1-anchor-first", "block1-anchor-last"}
+    summary = (checkout.folder / "results/hopeless/summary.txt").read_text()
+    assert "0 of" in summary and "the SLA is 0.001 s" in summary
+    assert "inconclusive" in summary
 
 
 def test_a_bad_profile_says_what_is_wrong_with_it(adapted):

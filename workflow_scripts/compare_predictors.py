@@ -5,8 +5,8 @@ from typing import Any
 
 from ipa_energy.analysis.tables import write_csv
 from ipa_energy.ipa.loads import load_scale
+from ipa_energy.ipa.predictor_comparison import compare_predictors
 from ipa_energy.ipa.trace_files import read_counts
-from ipa_energy.ipa.trained_predictors import compare_predictors
 from ipa_energy.joblog import redirect_to
 
 

@@ -1,8 +1,7 @@
 """Make the profile that IPA works with, from the files of the profiled variants or from a CSV file of the user's.
 
 profile.csv (on base allocations, where the config asks for them), profile/measured.csv (everything, also what failed),
-profile/fits.csv (quadratic fits and their errors), profile/allocation.csv and profile/remarks.txt (what was changed,
-left out or looks odd).
+profile/remarks.txt (what was changed, left out or looks odd).
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,28 +9,18 @@ from typing import Any
 
 from ipa_energy.analysis.tables import write_csv
 from ipa_energy.files import write_text
-from ipa_energy.ipa.measured_profile import measured_table, usable
-from ipa_energy.ipa.profile import make_profile, read_profile, write_profile
-from ipa_energy.ipa.profile_report import allocations, fits_table
+from ipa_energy.ipa.measured_profile import whole_profile
+from ipa_energy.ipa.profile import write_profile
 from ipa_energy.ipa.settings import allocated
 from ipa_energy.joblog import redirect_to
 
 
 def main(files: Sequence[str], outputs: Mapping[str, str], *, ipa: Mapping[str, Any], usd: Mapping[str, float]) -> None:
     """Read the files, or the one that the config names, and write all of it."""
-    remarks: list[str] = []
-    if ipa["profile"] is not None:
-        whole = read_profile(files[0])
-        table = whole.table
-    else:
-        table = measured_table(files, ipa["gpu_share"])
-        rows, remarks = usable(table)
-        whole = make_profile(rows)
+    table, whole, remarks = whole_profile(files, ipa)
     used = allocated(whole, ipa, usd)
     write_csv(outputs["measured"], table)
     write_profile(used, outputs["profile"])
-    write_csv(outputs["fits"], fits_table(whole))
-    write_csv(outputs["allocation"], allocations(whole, ipa, usd))
     told = [*remarks, *used.remarks]
     write_text(outputs["remarks"], "".join(f"{line}\n" for line in told))
     print(f"{len(used.table)} of {len(table)} rows are used; {len(told)} remarks")

@@ -9,7 +9,8 @@ from typing import Any
 from ipa_energy.analysis.tables import write_csv
 from ipa_energy.figures import adaptation as adaptation_figure
 from ipa_energy.figures import style
-from ipa_energy.ipa.adaptation_study import setting_of, simulate_all
+from ipa_energy.ipa.adaptation_study import simulate_all
+from ipa_energy.ipa.deciding import setting_of
 from ipa_energy.ipa.loads import load_scale
 from ipa_energy.ipa.profile import read_profile
 from ipa_energy.ipa.settings import cost_unit

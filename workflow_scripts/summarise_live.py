@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from ipa_energy.analysis.tables import write_csv
-from ipa_energy.configuration import StageKnobs
 from ipa_energy.figures import live as live_figure
 from ipa_energy.figures import style
 from ipa_energy.files import write_text
-from ipa_energy.ipa.adaptation_study import setting_of
+from ipa_energy.ipa.deciding import setting_of
+from ipa_energy.ipa.live_log import live_log
 from ipa_energy.ipa.live_report import errors_table, in_words, intervals_of, rows_of, simulated, table_of
 from ipa_energy.ipa.loads import load_scale
 from ipa_energy.ipa.profile import read_profile
@@ -43,7 +43,7 @@ def main(
     rows, parts, powers = [], [], []
     for path, trace in zip(runs, traces, strict=True):
         content = read_live_file(path)
-        log = None
+        real = sim = None
         if content["state"] == "ok":
             limited = dict(ipa) | {"replicas": content["replicas_limit"]}
             counts = np.array(content["counts"], dtype=np.int64)
@@ -51,11 +51,10 @@ def main(
             setting = replace(setting, sla_s=content["sla_s"])
             margin = adaptation["margin_percent"]
             predictor = make_predictor(content["predictor"], scale=scale, margin_percent=margin, trained=trained)
-            initial = tuple(StageKnobs(**knobs) for knobs in content["initial"])
-            log = simulated(content, setting, predictor, initial)
-            parts.append(intervals_of(content, log))
+            real, sim = live_log(content, setting), simulated(content, setting, predictor)
+            parts.append(intervals_of(content, real, sim))
             powers.append(pd.read_parquet(trace).assign(method=content["method"], run=content["run"]))
-        rows += rows_of(content, log, profile.host_idle_w, profile.evidence)
+        rows += rows_of(content, real, sim, profile)
     table = table_of(rows)
     write_csv(outputs["table"], table)
     write_csv(outputs["errors"], errors_table(table))

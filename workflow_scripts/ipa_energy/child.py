@@ -1,8 +1,12 @@
 """The frame of every measuring process: a job file in, a result file out, whatever happens in between.
 
-The supervisor (:mod:`.supervisor`) starts ``python -m MODULE JOB RESULT --parent PID``. RESULT gets ``{"result": ...}``
-or ``{"failed": reason}`` where what was to be measured could not be, or ``{"infrastructure": reason}`` for a fault of a
-disk, a file or the installation, which is no property of what was measured.
+The supervisor (:mod:`.supervisor`) starts ``python -m MODULE JOB RESULT --parent PID``. RESULT gets one of
+
+- ``{"result": ...}``;
+- ``{"failed": reason}`` where what was to be measured could not be;
+- ``{"infrastructure": reason}`` for a fault of a disk, a file or the installation, no property of what was measured.
+
+Until then it may hold ``{"partial": ...}``, what is there so far.
 """
 
 from __future__ import annotations
@@ -19,9 +23,15 @@ from ipa_energy.files import write_text
 from ipa_energy.serving.preload import die_with_parent
 from ipa_energy.serving.processes import ServerError, ServingError
 
+Say = Callable[[str], None]
+Keep = Callable[[Any], None]
 
-def main(measure: Callable[[str, Callable[[str], None]], Any]) -> None:
-    """Call ``measure`` with the text of the job and a voice for the log; leave what comes of it in RESULT."""
+
+def main(measure: Callable[[str, Say, Keep], Any]) -> None:
+    """Call ``measure`` with the text of the job, a voice for the log, and a way to keep what is there so far.
+
+    What comes of it is left in RESULT.
+    """
     parser = argparse.ArgumentParser(description="Run one measuring job.")
     parser.add_argument("job", type=Path)
     parser.add_argument("result", type=Path)
@@ -29,15 +39,24 @@ def main(measure: Callable[[str, Callable[[str], None]], Any]) -> None:
     arguments = parser.parse_args()
     die_with_parent(arguments.parent)
     result: dict[str, Any]
+    kept: dict[str, Any] = {}
+
+    def say(text: str) -> None:
+        print(f"{time.monotonic():.3f} {text}", flush=True)
+
+    def keep(partial: Any) -> None:
+        kept["partial"] = partial
+        write_text(arguments.result, json.dumps(kept, allow_nan=False))
+
     try:
         job = arguments.job.read_text(encoding="utf-8")
-        result = {"result": measure(job, lambda text: print(f"{time.monotonic():.3f} {text}", flush=True))}
+        result = {"result": measure(job, say, keep)}
     except ServingError as error:
-        result = {"failed": str(error)}
+        result = kept | {"failed": str(error)}
     except (OSError, ServerError) as error:
         traceback.print_exc()
         result = {"infrastructure": f"{type(error).__name__}: {error}"}
     except Exception as error:
         traceback.print_exc()
-        result = {"failed": f"{type(error).__name__}: {error}"}
+        result = kept | {"failed": f"{type(error).__name__}: {error}"}
     write_text(arguments.result, json.dumps(result, allow_nan=False))

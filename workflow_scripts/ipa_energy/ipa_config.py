@@ -14,6 +14,9 @@ from typing import Any
 
 from ipa_energy.configuration import Configuration, Platform, StageKnobs
 
+_PATTERN_S = 1200
+"""Length of IPA's load patterns, in s."""
+
 
 def wanted(settings: Mapping[str, Any]) -> bool:
     """Whether any part of IPA is to run."""
@@ -71,7 +74,11 @@ def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
         del ipa[key]
     for key in ("methods", "seeds"):
         del adaptation[key]
-    adaptation["start_s"] = 0.0  # in reality starting takes as long as it takes
+    # These mean something to simulations only, or are given for live runs by another key.
+    adaptation |= {"start_s": 0.0, "noise": 0.0}
+    ipa["replicas"] = live["replicas"]
+    if adaptation["predictors"][0] != "lstm":
+        adaptation["history_days"] = 0
     for key in ("methods", "repetitions"):
         del live[key]
     adaptation["predictors"] = adaptation["predictors"][:1]
@@ -139,6 +146,13 @@ def _adaptation_faults(ipa: Mapping[str, Any], stages: Mapping[str, Any]) -> lis
     if live is not None and live not in loads:
         known = ", ".join(loads) or "none, as there are no loads"
         found.append(f"ipa.adaptation.live.load is {live!r}; allowed: {known}")
+    elif live is not None and "pattern" in loads[live]:
+        section, seconds = ipa["adaptation"]["live"], loads[live]["seconds"] or _PATTERN_S
+        if section["first"] + section["seconds"] > seconds:
+            found.append(
+                f"ipa.adaptation.live.first + seconds is {section['first'] + section['seconds']}; allowed: at most the "
+                f"length of load {live}, {seconds} s"
+            )
     if live is not None and not stages:
         found.append(
             "ipa.adaptation.live needs a grid, whose variants can be loaded; allowed: live.load null without one"

@@ -50,7 +50,10 @@ def live_history_path(experiment: str, method: str, run: str, stamp: str) -> str
 
 
 def chosen_keys(keys: Iterable[tuple[str, str, str]], chosen: str | Path) -> list[tuple[str, str, str]]:
-    """Those of the keys of measurements whose configuration is feasible for an input, by the table ``chosen``."""
+    """Those of the keys of measurements whose configuration is feasible for an input, by the table ``chosen``.
+
+    Anchors stay whatever they are: they show the machine's drift, and are no part of the statistics.
+    """
     with Path(chosen).open(encoding="utf-8", newline="") as file:
         feasible = {row["configuration"] for row in csv.DictReader(file) if row["inputs"]}
-    return [key for key in keys if key[1] in feasible]
+    return [key for key in keys if key[1] in feasible or "-anchor" in key[2]]

@@ -26,19 +26,20 @@ from ipa_energy.deployment import (
     leave_cores,
     make_arrays,
     make_stages,
+    move_dispatcher,
     plan_replicas,
     replica_planner,
     replica_starter,
 )
-from ipa_energy.ipa.adaptation_study import LEAST_RPS, Setting, choose_by
 from ipa_energy.ipa.arrival_times import arrivals_in_counts
 from ipa_energy.ipa.controller import controller
+from ipa_energy.ipa.deciding import LEAST_RPS, Setting, choose_by
 from ipa_energy.ipa.profile import read_profile
 from ipa_energy.ipa.run_log import Configuration, Decide, Decision
 from ipa_energy.ipa.ticks import Floats
 from ipa_energy.ipa.trained_predictors import make_predictor
-from ipa_energy.live_job import LiveJob, live_job_from_json, live_setting
-from ipa_energy.live_outcome import Served, content_of, mean_stages
+from ipa_energy.live_job import LiveJob, arrival_seed, live_job_from_json, live_setting
+from ipa_energy.live_outcome import Served, decisions_content, journal_content, mean_stages
 from ipa_energy.meters import open_meters
 from ipa_energy.meters.recorder import Recorder, WindowReading
 from ipa_energy.observation import Window, build_record
@@ -50,47 +51,6 @@ from ipa_energy.serving.shared import SharedArray
 from ipa_energy.trace import write_trace
 
 _DRAIN_TIMEOUT_S = 300.0
-
-
-def _serve(live: LiveJob, engine: Engine, arrivals_s: Floats, decide: Decide, pids: Callable[[], list[int]]) -> Served:
-    """Serve the whole load, with a decision every interval, and then what is still in flight."""
-    interval_s = live.ipa["adaptation"]["interval_s"]
-    seen = np.concatenate([np.array(live.before, dtype=float), np.array(live.counts, dtype=float)])
-    current: Configuration = live.job.configuration.stages
-    run = Served()
-    run.cpu.append(host.read_cpu(pids()))
-    run.dispatcher_s.append(time.process_time())
-    run.begin_s = time.monotonic()
-    for number in range(1, int(np.ceil(len(live.counts) / interval_s))):
-        at_s = number * interval_s
-        engine.serve(lambda now_s, until_s=run.begin_s + at_s: now_s >= until_s)  # type: ignore[misc]
-        began_s = time.perf_counter()
-        chosen = decide(at_s, seen[: len(live.before) + int(at_s)], current)
-        decide_s = time.perf_counter() - began_s
-        if chosen is not None:
-            engine.reconfigure(chosen)
-            current = chosen
-        run.decisions.append(Decision(at_s, current, chosen, decide_s, engine.in_flight))
-    engine.serve(lambda now_s: now_s >= run.begin_s + len(live.counts))
-    engine.drain(_DRAIN_TIMEOUT_S)
-    last_s = [request.done_s[-1] for request in engine.journal.completed[-1:]] + engine.journal.dropped_s[-1:]
-    run.end_s = max([run.begin_s + len(live.counts), *last_s])
-    run.cpu.append(host.read_cpu(pids()))
-    run.dispatcher_s.append(time.process_time())
-    # The engine reads its own clock when it begins; the first arrival tells by how much later that was.
-    if len(arrivals_s):
-        run.begin_s = engine.journal.arrivals_s[0] - float(arrivals_s[0])
-    return run
-
-
-def _decider(live: LiveJob, setting: Setting) -> Decide:
-    """The predictor and the method of the run, as one decision."""
-    margin_percent = setting.adaptation["margin_percent"]
-    predictor = make_predictor(
-        live.predictor, scale=live.scale, margin_percent=margin_percent, trained=live.predictor_files
-    )
-    choose = choose_by(setting, live.method).choose
-    return controller(lambda history_rps: max(LEAST_RPS, predictor(history_rps)), choose)
 
 
 @dataclass(frozen=True)
@@ -108,30 +68,79 @@ class _Means:
     meter_pids: Sequence[int]
 
 
+def _serve(means: _Means, engine: Engine, arrivals_s: Floats, processes: Replicas) -> Served:
+    """Serve the whole load, with a decision every interval, and then what is still in flight."""
+    live = means.live
+
+    def read_cpu() -> host.CpuReading:
+        pids = [os.getpid(), *means.meter_pids, *(replica.pid for replica in processes.replicas)]
+        return host.read_cpu(pids, processes.cpu_s_of_gone)
+
+    interval_s = live.ipa["adaptation"]["interval_s"]
+    seen = np.concatenate([np.array(live.before, dtype=float), np.array(live.counts, dtype=float)])
+    current: Configuration = live.job.configuration.stages
+    run = Served()
+    run.cpu.append(read_cpu())
+    run.dispatcher_s.append(time.process_time())
+    run.begin_s = time.monotonic()
+    for number in range(1, int(np.ceil(len(live.counts) / interval_s))):
+        at_s = number * interval_s
+        engine.serve(lambda now_s, until_s=run.begin_s + at_s: now_s >= until_s)  # type: ignore[misc]
+        began_s = time.perf_counter()
+        chosen = means.decide(at_s, seen[: len(live.before) + int(at_s)], current)
+        decide_s = time.perf_counter() - began_s
+        if chosen is not None:
+            engine.reconfigure(chosen)
+            move_dispatcher(means.cores, [replica.cpus for replica in processes.living])
+            current = chosen
+        run.decisions.append(Decision(at_s, current, chosen, decide_s, engine.in_flight))
+    engine.serve(lambda now_s: now_s >= run.begin_s + len(live.counts))
+    engine.drain(_DRAIN_TIMEOUT_S)
+    last_s = [request.done_s[-1] for request in engine.journal.completed[-1:]] + engine.journal.dropped_s[-1:]
+    run.end_s = max([run.begin_s + len(live.counts), *last_s])
+    run.cpu.append(read_cpu())
+    run.dispatcher_s.append(time.process_time())
+    # The engine reads its own clock when it begins; the first arrival tells by how much later that was.
+    if len(arrivals_s):
+        run.begin_s = engine.journal.arrivals_s[0] - float(arrivals_s[0])
+    return run
+
+
+def _decider(live: LiveJob, setting: Setting) -> Decide:
+    """The predictor and the method of the run, as one decision."""
+    margin_percent = setting.adaptation["margin_percent"]
+    predictor = make_predictor(
+        live.predictor, scale=live.scale, margin_percent=margin_percent, trained=live.predictor_files
+    )
+    choose = choose_by(setting, live.method).choose
+    return controller(lambda history_rps: max(LEAST_RPS, predictor(history_rps)), choose)
+
+
 def _window(means: _Means, processes: Replicas) -> tuple[Engine, Served, Window]:
     """Warm up, then serve the whole load within one window of the meters."""
     live, clock, recorder = means.live, means.clock, means.recorder
     with clock.phase("warm_up"):
         steady = _warm(live, processes, means.frames, means.slots)
-    arrivals_s = arrivals_in_counts(np.array(live.counts, dtype=np.int64), (live.job.settings["seed"], 0))
+    arrivals_s = arrivals_in_counts(np.array(live.counts, dtype=np.int64), arrival_seed(live))
     workload = Workload(None, iter(arrivals_s.tolist()), live.ipa["adaptation"]["drop_after_s"])
     start = replica_starter(replica_planner(live.job, means.arrays), processes, means.cores)
     engine = Engine(make_stages(live.job, processes), processes, workload, means.frames, means.slots, start)
-
-    def pids() -> list[int]:
-        return [os.getpid(), *means.meter_pids, *(replica.pid for replica in processes.replicas)]
 
     with clock.phase("window"):
         environment_begin = host.environment(means.cores)
         start_utc = datetime.now(UTC)
         recorder.open()
-        served = _serve(live, engine, arrivals_s, means.decide, pids)
+        served = _serve(means, engine, arrivals_s, processes)
         recorder.close()
         give_up_s = time.monotonic() + EDGE_TIMEOUT_S
         engine.serve(lambda now_s: recorder.finished.is_set() or now_s >= give_up_s)
         environment_end = host.environment(means.cores)
     reading = recorder.result(timeout_s=EDGE_TIMEOUT_S)
     with clock.phase("quiesce"):
+        # Idle power afterwards is to be that of the last configuration, not of a switch under way.
+        give_up_s = time.monotonic() + LOAD_TIMEOUT_S
+        engine.serve(lambda now_s: engine.settled or now_s >= give_up_s)
+        served.settled = engine.settled
         engine.quiesce()
     window = Window(
         served.begin_s,
@@ -181,13 +190,17 @@ def adapt(live: LiveJob, say: Callable[[str], None]) -> dict[str, Any]:
                 engine.note_exits()
                 facts = {r.name: {"pid": r.pid, "cpus": r.cpus, "facts": r.facts} for r in processes.replicas}
         idle["bare_after"] = idle_phase(recorder, clock, "idle_bare_after", job)
-        os.sched_setaffinity(0, cores)
+        move_dispatcher(cores, [])
         recorder.shutdown()
         write_trace(job.trace, window.reading.samples, served.begin_s)
         journal = engine.journal
         stages = mean_stages(journal, job.configuration.stages, served)
-        record = build_record(job, journal, window, idle, meters, facts, clock.timeline, stages)
-        return content_of(live, setting, journal, served, record)
+        return {
+            "record": build_record(job, journal, window, idle, meters, facts, clock.timeline, stages),
+            "journal": journal_content(journal, served),
+            "decisions": decisions_content(served),
+            "settled": served.settled,
+        }
     finally:
         for meter in meters.meters:
             meter.close()
@@ -205,4 +218,4 @@ def _warm(live: LiveJob, processes: Replicas, frames: int, slots: int) -> bool:
 
 
 if __name__ == "__main__":
-    main(lambda text, say: adapt(live_job_from_json(text), say))
+    main(lambda text, say, _keep: adapt(live_job_from_json(text), say))

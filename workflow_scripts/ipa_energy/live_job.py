@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ipa_energy.ipa.adaptation_study import Setting, choose_by, first_configuration, setting_of
+from ipa_energy import pipelines
+from ipa_energy.ipa.deciding import Setting, choose_by, first_configuration, setting_of
 from ipa_energy.ipa.loads import load_scale
+from ipa_energy.ipa.options import Input
 from ipa_energy.ipa.predictors import WINDOW_S
 from ipa_energy.ipa.profile import Profile, read_profile
-from ipa_energy.ipa.settings import sla_s
+from ipa_energy.ipa.settings import options_for, sla_s, usable_methods
 from ipa_energy.ipa.trace_files import read_counts
 from ipa_energy.job import Job, job_from_json
+from ipa_energy.plan import block_and_role
 
 
 @dataclass(frozen=True)
@@ -68,11 +72,34 @@ def live_job_from_json(text: str) -> LiveJob:
     )
 
 
+def arrival_seed(live: LiveJob) -> tuple[int, int]:
+    """Seed of the arrivals: the same for all methods of a run, others in the next, as with blocks of measurements."""
+    return int(live.job.settings["seed"]), block_and_role(live.job.repetition)[0]
+
+
 def live_setting(live: LiveJob, profile: Profile) -> Setting:
     """The run as :mod:`.ipa.adaptation_study` sees it: with no more replicas than the host can hold."""
     ipa = dict(live.ipa) | {"replicas": live.replicas}
     counts = np.array(live.counts, dtype=np.int64)
     return setting_of(live.load, counts, profile, ipa, live.usd, live.job.settings["max_wait_s"])
+
+
+def why_not_live(live: LiveJob, profile: Profile) -> str | None:
+    """Why the method can't run, or the profile can't be served; None where both can."""
+    configuration = live.job.configuration
+    wanted = [stage.stage for stage in profile.stages]
+    stages = pipelines.get(configuration.pipeline).stage_names
+    if wanted != list(stages):
+        return (
+            f"the profile has the stages {', '.join(wanted)}, and pipeline {configuration.pipeline} has "
+            f"{', '.join(stages)}: its variants can't be served"
+        )
+    at_hand = {json.loads(Path(file).read_text(encoding="utf-8"))["variant"] for file in live.job.variant_weights}
+    lacking = [variant for stage in profile.stages for variant in stage.variants if variant not in at_hand]
+    if lacking:
+        return f"the profile has variants that are not in the grid, so that they have no weights: {', '.join(lacking)}"
+    options = options_for(profile, Input(1.0, live.sla_s), live.ipa, live.usd, live.replicas)
+    return usable_methods([live.method], options, live.ipa)[1].get(live.method)
 
 
 def live_job(
@@ -113,6 +140,8 @@ def live_job(
         ipa=ipa,
         usd=usd,
     )
+    if why_not_live(live, profile):
+        return live  # its supervisor says why
     setting = live_setting(live, profile)
     initial, _ = first_configuration(setting, method, choose_by(setting, method))
     return replace(live, job=replace(job, configuration=replace(job.configuration, stages=initial)))

@@ -1,9 +1,8 @@
-"""The file of a live run: a record of its whole window, and what was decided, started, ended and served in it.
+"""The file of a live run: a record of its whole window, and everything that was decided, started, ended and served.
 
 ``results/{experiment}/adaptation/live/{method}.{run}.json`` holds the run's settings, ``state`` and ``reason``, and,
-where it is ``ok``, ``record`` (:mod:`.record`, with the first configuration), ``figures`` and ``intervals`` (as of
-:mod:`.ipa.outcome`), ``decisions``, ``replicas``, ``start_s`` (median time of starting a replica) and
-``oversubscribed_s``. Energies in ``figures`` are put together from the profile; what was metered is in the record.
+where it is ``ok``, ``record`` (:mod:`.record`, with the first configuration), ``journal`` and ``decisions``
+(:mod:`.live_outcome`), and ``settled``. Figures are made of it afterwards, by :mod:`.ipa.live_log`.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from typing import Any
 
 from ipa_energy import record
 from ipa_energy.files import write_text
-from ipa_energy.live_job import LiveJob
+from ipa_energy.live_job import LiveJob, arrival_seed
 from ipa_energy.plan import block_and_role
 
 SCHEMA_VERSION = 1
-CONTENT = ("record", "figures", "intervals", "decisions", "replicas", "start_s", "oversubscribed_s")
+CONTENT = ("record", "journal", "decisions", "settled")
 
 
 class LiveFileError(ValueError):
@@ -40,7 +39,7 @@ def live_content(live: LiveJob, state: str, reason: str | None, content: Mapping
         "sla_s": live.sla_s,
         "replicas_limit": live.replicas,
         "initial": live.job.configuration.as_dict()["stages"],
-        "seed": live.job.settings["seed"],
+        "arrival_seed": list(arrival_seed(live)),
         "max_wait_s": live.job.settings["max_wait_s"],
         "state": state,
         "reason": reason,

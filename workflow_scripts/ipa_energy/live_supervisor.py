@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from ipa_energy.ipa.live_log import live_log, lost
+from ipa_energy.ipa.outcome import figures
 from ipa_energy.ipa.profile import read_profile
-from ipa_energy.live_job import LiveJob
+from ipa_energy.live_job import LiveJob, live_setting, why_not_live
 from ipa_energy.live_record import live_content, write_live_file
 from ipa_energy.lock import measurement_lock
 from ipa_energy.owner import watched_owner
@@ -35,13 +37,17 @@ def run(live: LiveJob, path: str, say: Callable[[str], None]) -> dict[str, Any]:
     if content["state"] != "ok":
         write_trace(live.job.trace, [], 0.0)
     write_live_file(path, content)
-    say(in_words(content))
+    say(in_words(content, live))
     return content
 
 
 def _why_not(live: LiveJob) -> str | None:
-    """Why this host can't hold the largest configuration that may be decided; None when it can."""
-    most = {stage.stage: int(stage.cores.max()) for stage in read_profile(live.profile).stages}
+    """Why it can't run: the method, the profile, or a host that can't hold the largest configuration; else None."""
+    profile = read_profile(live.profile)
+    reason = why_not_live(live, profile)
+    if reason:
+        return reason
+    most = {stage.stage: int(stage.cores.max()) for stage in profile.stages}
     stages = tuple(
         dataclasses.replace(knobs, replicas=live.replicas, threads=most[knobs.stage])
         for knobs in live.job.configuration.stages
@@ -51,14 +57,15 @@ def _why_not(live: LiveJob) -> str | None:
     return f"with {live.replicas} replicas of every stage, {reason}" if reason else None
 
 
-def in_words(content: dict[str, Any]) -> str:
+def in_words(content: dict[str, Any], live: LiveJob) -> str:
     """One line for the terminal."""
     if content["state"] != "ok":
         return f"{content['state']}: {content['reason']}"
-    figures, energy = content["figures"], content["record"]["energy"]
+    told = figures(live_log(content, live_setting(live, read_profile(live.profile))), live.sla_s)
+    energy = content["record"]["energy"]
     per_request = energy["gross_j_per_request"]
     joules = "energy unknown" if per_request is None else f"{per_request:.3g} J/request ({energy['evidence']})"
     return (
-        f"{figures['completed']} of {figures['requests']} requests, {figures['late']} late, "
-        f"{figures['dropped']} dropped, {figures['changes']} changes, PAS {figures['accuracy_pas'] or 0:.3f}, {joules}"
+        f"{told['completed']} of {sum(live.counts)} requests, {lost(content)} lost, {told['late']} late, "
+        f"{told['dropped']} dropped, {told['changes']} changes, PAS {told['accuracy_pas'] or 0:.3f}, {joules}"
     )

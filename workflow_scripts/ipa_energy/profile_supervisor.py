@@ -17,7 +17,8 @@ from ipa_energy.trace import write_trace
 def run(jobs: Sequence[Job], path: str, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """Profile the jobs of one stage variant, write the file and the trace, and return the entries.
 
-    Each job that the host can't run has an entry ``not_run``; if the process dies, all others have one ``failed``.
+    Each job that the host can't run has an entry ``not_run``; if the process dies, those that it had no time for are
+    ``failed``, and what it had measured stays.
     Raises WorkflowGoneError, InfrastructureError, and OSError when nothing can be written.
     """
     (knobs,) = jobs[0].configuration.stages
@@ -31,14 +32,17 @@ def run(jobs: Sequence[Job], path: str, say: Callable[[str], None]) -> list[dict
             timeout_s = len(wanted) * wanted[0].settings["protocol"]["timeout_s"]
             limit = f"{len(wanted)} x protocol.timeout_s"
             outcome = run_child("ipa_energy.profiling", jobs_to_json(wanted), timeout_s, owner, limit)
-        entries = outcome.get("result") or [failed_entry(job, outcome["failed"]) for job in wanted]
+        entries = outcome.get("result") or outcome.get("partial") or []
     if not wanted or "result" not in outcome:
         write_trace(jobs[0].trace, [], 0.0)
     by_id = {entry["record"]["identity"]["configuration_id"]: entry for entry in entries}
-    made = [
-        by_id.get(job.configuration.id) or failed_entry(job, str(refused[job.configuration.id]), "not_run")
-        for job in jobs
-    ]
+    made = []
+    for job in jobs:
+        name = job.configuration.id
+        if refused[name] is not None:
+            made.append(failed_entry(job, str(refused[name]), "not_run"))
+        else:
+            made.append(by_id.get(name) or failed_entry(job, str(outcome.get("failed"))))
     write_profile_file(path, knobs.stage, knobs.variant, made)
     for job, entry in zip(jobs, made, strict=True):
         (its,) = job.configuration.stages

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -21,8 +21,15 @@ import numpy as np
 import psutil
 
 from ipa_energy import host, pipelines
-from ipa_energy.child import main
-from ipa_energy.deployment import REPLICA_MODULE, keep_one_gpu, leave_cores, make_stages, plan_replicas
+from ipa_energy.child import Keep, Say, main
+from ipa_energy.deployment import (
+    REPLICA_MODULE,
+    keep_one_gpu,
+    leave_cores,
+    make_stages,
+    move_dispatcher,
+    plan_replicas,
+)
 from ipa_energy.environment import FOREIGN_KINDS, gpu_readings
 from ipa_energy.gates import disturbances
 from ipa_energy.job import Job, job_from_json
@@ -63,7 +70,7 @@ class _Resident:
 class _Profiler:
     """The means that all batch sizes of a variant share: stage input, output, meters, and the clock of the phases."""
 
-    def __init__(self, jobs: Sequence[Job], say: Callable[[str], None]) -> None:
+    def __init__(self, jobs: Sequence[Job], say: Say) -> None:
         self.clock = Clock(say)
         self.jobs = jobs
         first = jobs[0]
@@ -120,7 +127,7 @@ class _Profiler:
                 seen.failed = (job, str(error))
             with self.clock.phase("stop"):
                 processes.stop()
-        os.sched_setaffinity(0, self.cores)
+        move_dispatcher(self.cores, [])
         return seen
 
     def _batch_size(self, job: Job, processes: Replicas, facts: Mapping[str, Any], seen: _Resident) -> None:
@@ -162,8 +169,11 @@ class _Profiler:
         return build_record(job, seen.journal, seen.window, idle, self.meters, seen.facts, self.clock.timeline)
 
 
-def profile(jobs: Sequence[Job], say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Profile the jobs of one stage variant; an entry for each, in their order. Raises OSError, ServerError."""
+def profile(jobs: Sequence[Job], say: Say, keep: Keep) -> list[dict[str, Any]]:
+    """Profile the jobs of one stage variant; an entry for each, in their order. Raises OSError, ServerError.
+
+    After every replica, ``keep`` gets the entries so far, in case this process does not live to the end.
+    """
     profiler = _Profiler(jobs, say)
     residents: list[_Resident] = []
     try:
@@ -173,6 +183,7 @@ def profile(jobs: Sequence[Job], say: Callable[[str], None]) -> list[dict[str, A
             while pending:
                 seen = profiler.resident(pending)
                 residents.append(seen)
+                keep([entry for _, entry in _entries(profiler, residents, {"bare": bare})])
                 pending = [] if seen.failed is None else pending[pending.index(seen.failed[0]) + 1 :]
         bare_after = idle_phase(profiler.recorder, profiler.clock, "idle_bare_after", jobs[-1])
         profiler.recorder.shutdown()
@@ -224,4 +235,4 @@ def jobs_from_json(text: str) -> list[Job]:
 
 
 if __name__ == "__main__":
-    main(lambda text, say: profile(jobs_from_json(text), say))
+    main(lambda text, say, keep: profile(jobs_from_json(text), say, keep))

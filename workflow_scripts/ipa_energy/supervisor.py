@@ -80,6 +80,8 @@ def run_child(
 ) -> dict[str, Any]:
     """Run ``python -m module`` on a job's ``text``: ``{"result": ...}``, or ``{"failed": reason}``.
 
+    With ``failed`` there may be ``partial``, what the child had kept until then.
+
     ``limit`` says in words where the limit comes from.
 
     Raises InfrastructureError for what is no property of the job, and WorkflowGoneError.
@@ -94,11 +96,10 @@ def run_child(
         finally:
             child.kill()
             child.wait()
-        if late:
-            return {"failed": late}
-        if not result.exists():
-            return {"failed": _ended_how(child.returncode)}
-        outcome: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+        outcome: dict[str, Any] = json.loads(result.read_text(encoding="utf-8")) if result.exists() else {}
+        if late or not outcome.keys() - {"partial"}:
+            reason = late or _ended_how(child.returncode)
+            return {"failed": reason, "partial": outcome.get("partial")}
         if "infrastructure" in outcome:
             raise InfrastructureError(outcome["infrastructure"])
         return outcome

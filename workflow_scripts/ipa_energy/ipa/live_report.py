@@ -14,12 +14,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ipa_energy.ipa.adaptation_study import LEAST_RPS, Setting, choose_by
+from ipa_energy.configuration import StageKnobs
 from ipa_energy.ipa.arrival_times import arrivals_in_counts
 from ipa_energy.ipa.controller import controller
+from ipa_energy.ipa.deciding import LEAST_RPS, Setting, choose_by
+from ipa_energy.ipa.live_log import lost, oversubscribed_s, start_s
 from ipa_energy.ipa.outcome import FIGURES, figures, intervals
 from ipa_energy.ipa.predictors import Predictor
-from ipa_energy.ipa.run_log import Configuration, Log
+from ipa_energy.ipa.profile import Profile
+from ipa_energy.ipa.run_log import Log
 from ipa_energy.ipa.settings import METHOD_NAMES
 from ipa_energy.ipa.simulation import simulate
 
@@ -34,6 +37,8 @@ COLUMNS = {
     "state": "`ok`, `failed` or `not_run`.",
     "reason": "Why there are no figures.",
     "evidence": "What stands behind the energies.",
+    "lost": "Requests of the load that were neither completed nor dropped.",
+    "settled": "Whether no switch was under way when the idle phase after the run began.",
     "start_s": "Median time from starting a replica until it could serve, in s.",
     "oversubscribed_s": "How long living replicas had more threads than the host has cores, in s.",
     "flags": "Flags of the quality gates, joined by `;`.",
@@ -48,45 +53,52 @@ COMPARED = (
 ERROR_COLUMNS = ("method", "run", "figure", "real", "composed", "simulated", "error_composed", "error_simulated")
 
 
-def simulated(content: Mapping[str, Any], setting: Setting, predictor: Predictor, initial: Configuration) -> Log:
+def simulated(content: Mapping[str, Any], setting: Setting, predictor: Predictor) -> Log:
     """The simulation of a run: its arrivals, its method and predictor, its first configuration.
 
-    Replicas start as fast as they did on average in the run.
+    Replicas start as fast as they did in the run, in the median.
     """
-    seed = int(content["seed"])
     counts = np.array(content["counts"], dtype=np.int64)
     decide = controller(
         lambda history_rps: max(LEAST_RPS, predictor(history_rps)), choose_by(setting, content["method"]).choose
     )
     return simulate(
         setting.curves,
-        arrivals_in_counts(counts, (seed, 0)),
+        arrivals_in_counts(counts, content["arrival_seed"]),
         float(len(counts)),
-        initial,
+        tuple(StageKnobs(**knobs) for knobs in content["initial"]),
         decide,
-        replace(setting.rules, start_s=float(content["start_s"]), seed=seed),
+        replace(setting.rules, start_s=start_s(content), seed=int(content["arrival_seed"][0])),
         np.array(content["before"], dtype=float),
     )
 
 
-def rows_of(
-    content: Mapping[str, Any], log: Log | None, host_idle_w: float | None, evidence: str
-) -> list[dict[str, Any]]:
-    """Rows of one run; ``log`` is its simulation, ``evidence`` that of the profile. One row where nothing ran."""
+def rows_of(content: Mapping[str, Any], real: Log | None, sim: Log | None, profile: Profile) -> list[dict[str, Any]]:
+    """Rows of one run; ``real`` and ``sim`` are its log and its simulation's. One row where nothing ran."""
     row = {key: content[key] for key in ("method", "predictor", "load", "run", "state", "reason")}
-    if content["state"] != "ok" or log is None:
+    if real is None or sim is None:
         return [row | {"how": REAL}]
     record = content["record"]
     energy = record["energy"]
-    row |= {key: content[key] for key in ("start_s", "oversubscribed_s")}
+    cores = int(record["provenance"]["cores_available"])
+    row |= {"start_s": start_s(content), "settled": content["settled"], "lost": lost(content)}
+    row["oversubscribed_s"] = oversubscribed_s(real, cores)
     row["flags"] = ";".join(dict.fromkeys(flag["flag"] for flag in record["quality"]["flags"])) or None
     metered = {key: energy[key] for key in ("net_j", "gross_j", "net_j_per_request", "gross_j_per_request")}
     nothing = dict.fromkeys(("busy_j", "waiting_j", "base_j"))
-    real = content["figures"] | metered | nothing | {"energy_reason": energy["reason"] or ""}
+    told = figures(real, content["sla_s"], profile.host_idle_w)
+    without = dict.fromkeys(("lost", "settled", "oversubscribed_s", "flags"))
     return [
-        row | real | {"how": REAL, "evidence": energy["evidence"]},
-        row | content["figures"] | {"how": COMPOSED, "evidence": evidence},
-        row | figures(log, content["sla_s"], host_idle_w) | {"how": SIMULATED, "evidence": evidence},
+        row
+        | told
+        | metered
+        | nothing
+        | {"energy_reason": energy["reason"] or "", "how": REAL, "evidence": energy["evidence"]},
+        row | told | {"how": COMPOSED, "evidence": profile.evidence},
+        row
+        | without
+        | figures(sim, content["sla_s"], profile.host_idle_w)
+        | {"how": SIMULATED, "evidence": profile.evidence},
     ]
 
 
@@ -112,9 +124,9 @@ def _relative(value: Any, real: Any) -> float | None:
     return None if pd.isna(value) or pd.isna(real) or not real else float(value) / float(real) - 1
 
 
-def intervals_of(content: Mapping[str, Any], log: Log) -> pd.DataFrame:
+def intervals_of(content: Mapping[str, Any], real: Log, sim: Log) -> pd.DataFrame:
     """The intervals of a run, real and simulated, one below the other, after ``method``, ``run`` and ``how``."""
-    parts = [(REAL, pd.DataFrame(content["intervals"])), (SIMULATED, intervals(log, content["sla_s"]))]
+    parts = [(REAL, intervals(real, content["sla_s"])), (SIMULATED, intervals(sim, content["sla_s"]))]
     return pd.concat(
         [part.assign(how=how, method=content["method"], run=content["run"]) for how, part in parts], ignore_index=True
     )
@@ -129,9 +141,8 @@ def in_words(table: pd.DataFrame) -> str:
             lines.append(f"{title}: {group['state'].iloc[0]}, {group['reason'].iloc[0]}")
             continue
         real, sim = (group[group["how"] == how].iloc[0] for how in (REAL, SIMULATED))
-        lost = int(real["requests"] - real["completed"] - real["dropped"])
         lines.append(
-            f"{title}: {int(real['completed'])} of {int(real['requests'])} requests served, {lost} lost, "
+            f"{title}: {int(real['completed'])} of {int(real['requests'])} requests served, {int(real['lost'])} lost, "
             f"{int(real['dropped'])} dropped, {int(real['late'])} late (simulated {int(sim['late'])}), "
             f"{int(real['changes'])} changes; mean latency {real['latency_mean_s']:.3g} s "
             f"(simulated {sim['latency_mean_s']:.3g} s); {_energy_words(real)} (from the profile, simulated: "

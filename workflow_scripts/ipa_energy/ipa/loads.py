@@ -30,7 +30,12 @@ def load_counts(name: str, load: Mapping[str, Any], seed: int) -> Ints:
 
 def load_scale(load: Mapping[str, Any], counts: Ints) -> float:
     """How many times as large as IPA's loads this one is."""
-    return float(load["scale"]) if "pattern" in load else max(1.0, float(counts.max()) / LARGEST_RPS)
+    return float(load["scale"]) if "pattern" in load else scale_of_counts(counts)
+
+
+def scale_of_counts(counts: Ints) -> float:
+    """The scale of a load that is known by its counts alone."""
+    return max(1.0, float(counts.max()) / LARGEST_RPS)
 
 
 def derived_seed(seed: int, purpose: str, *numbers: int) -> int:

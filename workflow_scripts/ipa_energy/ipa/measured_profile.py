@@ -7,14 +7,14 @@ pipeline and any number of replicas can be put together (:mod:`.options`). A nul
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ipa_energy.ipa.profile_table import COLUMNS
+from ipa_energy.ipa.profile import Profile, make_profile, read_profile
+from ipa_energy.ipa.profile_table import COLUMNS, ProfileError
 from ipa_energy.profile_record import DISTRIBUTION, MEMORY, Entry, read_profile_file
 
 _MB = 1e6
@@ -29,7 +29,7 @@ MORE_COLUMNS = {
     "window_s": "Length of the window, in s.",
     "utilisation": "Share of the window in which the replica was busy.",
     "gross_w": "Power in the window, in W.",
-    "energy_uncertainty_j": "Standard uncertainty of energy_j from the meters alone, in J.",
+    "net_uncertainty_j": "Standard uncertainty, by the meters, of the energy of a batch above the bare host, in J.",
     "meters": "What the energies hold, `domain:meter` of each part.",
     "host": "Where it was measured.",
     "weights": "Kind of weights that ran.",
@@ -51,9 +51,17 @@ def usable(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """The rows with figures, in the columns of a profile, and remarks on those that have none or are flagged.
 
     Without waiting power in some row, it is left out of all, as energies would not hold the same. Waiting power below
-    0, which is scatter, counts as 0: with it, decisions would start replicas to save energy.
+    0, which is scatter, counts as 0: with it, decisions would start replicas to save energy. Raises ProfileError for a
+    stage without a row that can be used, as what is left would be another pipeline.
     """
     good = table[table["state"] == "ok"]
+    for stage in table["stage"].unique():
+        if stage not in set(good["stage"]):
+            reasons = "; ".join(dict.fromkeys(map(str, table.loc[table["stage"] == stage, "reason"])))
+            raise ProfileError(
+                f"no variant of stage {stage} has figures ({reasons}): profile/{stage}.*.json has the records; "
+                f"mend that and delete these files, or take the variants out of the grid"
+            )
     remarks = [
         f"{_name(row)} is left out: {row['state']}, {row['reason']}"
         for _, row in table[table["state"] != "ok"].iterrows()
@@ -62,6 +70,11 @@ def usable(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         f"{len(rows)} of {len(good)} rows are flagged {flags}; profile/measured.csv has them"
         for flags, rows in good.groupby("flags", sort=True)
     ]
+    silent = good[good["energy_j"].isna()]
+    if 0 < len(silent) < len(good):
+        remarks += [
+            f"{_name(row)} has no energy: IPA can't weigh energy in this profile" for _, row in silent.iterrows()
+        ]
     made = good[list(COLUMNS)].dropna(axis="columns", how="all").reset_index(drop=True)
     if "idle_w" in made.columns and made["idle_w"].isna().any():
         remarks.append("idle_w is unknown in some rows and is left out of all")
@@ -76,6 +89,19 @@ def usable(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
             )
         made["idle_w"] = made["idle_w"].clip(lower=0.0)
     return made, remarks
+
+
+def whole_profile(files: Sequence[str | Path], ipa: Mapping[str, Any]) -> tuple[pd.DataFrame, Profile, list[str]]:
+    """Everything there is, the profile of what can be used of it, and remarks; before any base allocation.
+
+    ``files`` are the profiler's, or the one that the config's section ``ipa`` names. Raises ProfileError.
+    """
+    if ipa["profile"] is not None:
+        profile = read_profile(files[0])
+        return profile.table, profile, []
+    table = measured_table(files, ipa["gpu_share"])
+    rows, remarks = usable(table)
+    return table, make_profile(rows), remarks
 
 
 def _name(row: pd.Series[Any]) -> str:
@@ -143,8 +169,8 @@ def _energy(record: Mapping[str, Any], batches: float) -> dict[str, Any]:
         "evidence": energy["evidence"],
         "idle_w": None if bare_w is None else resident_w - bare_w,
     }
-    parts_j = energy["net_uncertainty_j"]
-    found["energy_uncertainty_j"] = None if parts_j is None or math.isnan(parts_j) else parts_j / batches
+    uncertainty_j = energy["net_uncertainty_j"]
+    found["net_uncertainty_j"] = None if uncertainty_j is None else uncertainty_j / batches
     return found
 
 

@@ -102,7 +102,8 @@ def requests(log: Log) -> Requests:
 def figures(log: Log, sla_s: float, host_base_w: float | None = None) -> dict[str, float | int | str | None]:
     """The figures of :data:`FIGURES` for an SLA in s, and the power of the bare host in W where it is known."""
     table = requests(log)
-    latency_s = table.latency_s[~table.dropped]
+    # One that is neither dropped nor through, as none should be, has no latency.
+    latency_s = table.latency_s[np.isfinite(table.latency_s)]
     late, dropped = int(np.sum(latency_s > sla_s)), int(table.dropped.sum())
     lives = _lives(log)
     changed = [
@@ -118,7 +119,7 @@ def figures(log: Log, sla_s: float, host_base_w: float | None = None) -> dict[st
         "violations": late + dropped,
         "violation_share": (late + dropped) / len(table.arrival_s) if len(table.arrival_s) else None,
         **_latency(latency_s),
-        "accuracy_pas": float(table.accuracy[~table.dropped].mean()) if len(latency_s) else None,
+        "accuracy_pas": float(table.accuracy[np.isfinite(table.latency_s)].mean()) if len(latency_s) else None,
         "cost_mean": float(lives.cost @ lives.seconds) / log.end_s,
         "cost_decided_mean": _cost_decided(log),
         "cores_mean": float(lives.cores @ lives.seconds) / log.end_s,
@@ -147,7 +148,7 @@ def intervals(log: Log, sla_s: float) -> pd.DataFrame:
     row = np.searchsorted(edges, table.arrival_s, side="right") - 1
     size = len(edges) - 1
     arrived = np.bincount(row, minlength=size)
-    served = ~table.dropped
+    served = np.isfinite(table.latency_s)
     accuracy = np.bincount(row[served], table.accuracy[served], minlength=size)
     completed = np.bincount(row[served], minlength=size)
     overlap_s = np.clip(np.minimum(lives.end_s, edges[1:, None]) - np.maximum(lives.begin_s, edges[:-1, None]), 0, None)
