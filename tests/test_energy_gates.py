@@ -1,6 +1,8 @@
 """Energy totals and quality gates."""
 
 import math
+from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -8,9 +10,15 @@ from hypothesis import strategies as st
 
 from ipa_energy import gates, host
 from ipa_energy.energy import Idle, baseline, domain_section, energy_section, evidence_of, idle_figure
+from ipa_energy.meters import OpenMeters
 from ipa_energy.meters.base import Check, Domain, Doubt, Energy, PowerSample
 from ipa_energy.meters.recorder import WindowReading
+from ipa_energy.observation import Window, build_record
+from ipa_energy.record import fault
+from ipa_energy.serving.journal import Batch, Journal, Request
 from ipa_energy.study import config_schema
+
+from tiny import tiny_config, tiny_job  # isort: skip
 
 WINDOW_S = 10.0
 
@@ -246,7 +254,81 @@ def test_the_flags_that_can_be_retried_are_those_that_exist():
 
 def test_foreign_cpu_is_what_the_host_used_less_what_we_used():
     begin = host.CpuReading(100.0, {1: 10.0, 2: 5.0})
-    end = host.CpuReading(104.0, {1: 12.0, 2: 5.5, 3: 9.0})
+    end = host.CpuReading(104.0, {1: 12.0, 2: 5.5})
     assert host.own_core_seconds(begin, end) == pytest.approx(2.5)
     assert host.foreign_core_seconds(begin, end) == pytest.approx(1.5)
     assert host.foreign_core_seconds(begin, host.CpuReading(100.0, {1: 11.0})) == 0.0
+
+
+# --- from what was seen to the flags of a record ---
+
+METER = SimpleNamespace(
+    name="model",
+    domains=(Domain("cpu", "cpu", "the CPU", "a model", "estimated", None),),
+    provenance=dict,
+)
+
+
+def a_slowing_journal():
+    """Both stages serve one request at a time without a gap, and twice as slowly from second 4 to 8 as before."""
+    journal = Journal()
+    begin_s = 0.0
+    while begin_s < 8.0:
+        end_s = begin_s + (0.1 if begin_s < 4.0 else 0.2)
+        journal.arrivals_s.append(begin_s)
+        journal.batches += [Batch(stage, f"{stage}/0", begin_s, end_s, 1, 0) for stage in (0, 1)]
+        journal.completed.append(Request(begin_s, [begin_s, end_s], [begin_s, end_s], [end_s, end_s]))
+        begin_s = end_s
+    return journal
+
+
+def a_window(cpu, gpu=None):
+    found = WindowReading((Energy("cpu", 80.0, 0.0, 8.0),), [], 0, 0, 0.0, ((0.0, gpu or {}), (8.0, gpu or {})))
+    around = {"cpu_hottest_celsius": None, "cpu_clock_mhz": None, "cpu_throttle_count": None, "load_average_1min": 0.0}
+    return Window(0.0, 8.0, datetime.now(UTC), found, cpu, (around, around), 0.1, True)
+
+
+QUIET_CPU = (host.CpuReading(0.0, {1: 0.0}), host.CpuReading(1.0, {1: 1.0}))
+
+
+def flags_of(job, window, served, bare_after_j=30.0):
+    """The flags of the record with their details, of a run whose resident idle power rises from 10 to 20 W."""
+    idle_j = {"bare": 30.0, "resident": 30.0, "after": 60.0, "bare_after": bare_after_j}
+    phases = {phase: reading([], energy_j) for phase, energy_j in idle_j.items()}
+    meters = OpenMeters((METER,), ())
+    record = build_record(job, a_slowing_journal(), window, phases, meters, {}, [], served)
+    assert fault(record) is None
+    return {flag["flag"]: str(flag["value"]) for flag in record["quality"]["flags"]}
+
+
+@pytest.fixture
+def _four_cores(monkeypatch):
+    monkeypatch.setattr(host, "available_cores", lambda: [0, 1, 2, 3])
+
+
+@pytest.mark.usefixtures("_four_cores")
+@pytest.mark.parametrize("workload", ["saturated", "rate"])
+def test_what_a_change_of_configuration_changes_is_no_doubt_about_a_live_run(tmp_path, workload):
+    quick = {"min_window_s": 0, "min_batches": 1, "max_drift": 0.05, "max_idle_change": 0.05}
+    kinds = {"saturated": {"kind": "saturated"}, "rate": {"kind": "rate", "rate_rps": 8}}
+    job = tiny_job(tmp_path, workload, gates=quick, workloads={workload: kinds[workload]})
+    served = [("detect", 1.3, 1.2), ("classify", 1.0, 1.5)]
+    found = flags_of(job, a_window(QUIET_CPU), None)
+    assert found.keys() == {"unsteady", "idle_drift"} and found["idle_drift"] == "1 (models resident)"
+    assert flags_of(job, a_window(QUIET_CPU), served) == {}
+    assert flags_of(job, a_window(QUIET_CPU), served, bare_after_j=45.0) == {"idle_drift": "0.5 (bare)"}
+
+
+def test_a_replica_that_started_within_the_window_is_ours_on_the_gpu_and_one_that_ended_in_it_too(tmp_path):
+    job = tiny_job(tmp_path, grid=tiny_config()["grid"] | {"platform": {"device": ["cuda"]}})
+    cpu = (host.CpuReading(0.0, {1: 0.0, 2: 0.0}), host.CpuReading(1.0, {1: 0.0, 3: 1.0}))
+
+    def on_gpu(*pids):
+        processes = [{"pid": pid, "name": "python"} for pid in pids]
+        return a_window(cpu, {"nvml": {"gpu_0": {"compute_processes": processes}}})
+
+    served = [("detect", 1.0, 1.0), ("classify", 1.0, 1.0)]
+    for pids in ((2,), (3,), (2, 3)):
+        assert not {"foreign_gpu", "gpu_processes_hidden"} & flags_of(job, on_gpu(*pids), served).keys()
+    assert flags_of(job, on_gpu(2, 3, 4), served)["foreign_gpu"] == "gpu_0: python (pid 4)"
+    assert "gpu_processes_hidden" in flags_of(job, on_gpu(4), served)

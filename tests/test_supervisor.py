@@ -217,12 +217,15 @@ def _supervise(tmp_path, window_s=20.0, **environment):
     (measuring,) = [
         p for p in psutil.Process(supervisor.pid).children() if "ipa_energy.measurement" in " ".join(p.cmdline())
     ]
-    replicas = [
-        p.pid
+    # Those of no other workflow on this host: a replica has the command line of its preload server, with its owner.
+    owner = (os.environ | environment)[OWNER_VARIABLE].split(":")[0]
+    ours = {
+        p.pid: p.info["ppid"]
         for p in psutil.process_iter(["cmdline", "ppid"])
-        if "ipa_energy.serving.preload" in " ".join(p.info["cmdline"] or [])
-        and "ipa_energy.serving.preload" in " ".join(psutil.Process(p.info["ppid"]).cmdline())
-    ]
+        if "ipa_energy.serving.preload" in (line := p.info["cmdline"] or [])
+        and line[line.index("--owner") + 1] == owner
+    }
+    replicas = [pid for pid, parent in ours.items() if parent in ours]
     return supervisor, measuring.pid, replicas
 
 

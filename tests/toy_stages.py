@@ -45,6 +45,14 @@ def checker(setup, inputs, outputs):
     return _Runner(setup, inputs, outputs, lambda runner, sources: np.multiply(inputs[sources], 1))
 
 
+def burner(setup, inputs, outputs):
+    """Uses ``burn_s`` core seconds while it loads, and none afterwards."""
+    until_s = time.process_time() + setup["burn_s"]
+    while time.process_time() < until_s:
+        pass
+    return _Runner(setup, inputs, outputs, lambda runner, sources: None)
+
+
 def model(setup, inputs, outputs):
     """Loads for ``load_s``, or fails in it when it is ``broken``; then takes ``service_s`` a batch."""
     time.sleep(setup["load_s"])

@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -150,11 +151,22 @@ def make_stages(job: Deployed, processes: Replicas) -> list[Stage]:
     ]
 
 
+def move_dispatcher(cores: Sequence[int], occupied: Iterable[Sequence[int]]) -> None:
+    """Move dispatcher and sampler, every thread of this process, to those of ``cores`` that no replica has.
+
+    ``occupied`` holds the cores of each replica. Where they have all, and where there is no replica, every thread may
+    use all of ``cores``.
+    """
+    taken = {cpu for cpus in occupied for cpu in cpus}
+    free = [cpu for cpu in cores if cpu not in taken] or cores
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(ProcessLookupError):  # it has ended since it was listed
+            os.sched_setaffinity(int(thread.name), free)
+
+
 def leave_cores(cores: Sequence[int], used: int) -> None:
-    """Move dispatcher and sampler, every thread of this process, off the replicas' cores where there are others."""
-    if len(cores) > used:
-        for thread in Path("/proc/self/task").iterdir():
-            os.sched_setaffinity(int(thread.name), cores[used:])
+    """:func:`move_dispatcher` where replicas have the first ``used`` of ``cores``, as :func:`plan_replicas` does it."""
+    move_dispatcher(cores, [cores[:used]])
 
 
 def keep_one_gpu() -> None:

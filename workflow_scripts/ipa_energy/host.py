@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -40,18 +40,26 @@ def has_cuda_device() -> bool:
 
 @dataclass(frozen=True)
 class CpuReading:
-    """Core seconds since some fixed instant: of the whole host, and of each of our own processes."""
+    """Core seconds since some fixed instant: of the whole host, and of each of our own processes by its id.
+
+    Those of a process that has ended are what it used in its life.
+    """
 
     host_busy_s: float
     own_s: dict[int, float]
 
 
-def read_cpu(own_pids: Iterable[int]) -> CpuReading:
-    """Core seconds used so far, by everybody and by the processes in ``own_pids`` (those that still live)."""
+def read_cpu(own_pids: Iterable[int], gone_s: Mapping[int, float] | None = None) -> CpuReading:
+    """Core seconds used so far, by everybody and by our own processes.
+
+    ``own_pids`` are read where they still live; ``gone_s`` holds, by process id, the core seconds of those that have
+    ended (:attr:`.serving.processes.Replicas.cpu_s_of_gone`). Where some end between two readings, give it to both.
+    """
+    gone_s = gone_s or {}
     times = psutil.cpu_times()
     busy_s = times.user + times.nice + times.system + getattr(times, "irq", 0.0) + getattr(times, "softirq", 0.0)
-    own_s = {}
-    for pid in own_pids:
+    own_s = dict(gone_s)
+    for pid in set(own_pids) - gone_s.keys():  # the number of one that has ended may be another's by now
         with suppress(psutil.Error):
             used = psutil.Process(pid).cpu_times()
             own_s[pid] = used.user + used.system
@@ -59,8 +67,12 @@ def read_cpu(own_pids: Iterable[int]) -> CpuReading:
 
 
 def own_core_seconds(begin: CpuReading, end: CpuReading) -> float:
-    """Core seconds our processes used between two readings."""
-    return sum(end.own_s[pid] - begin.own_s[pid] for pid in begin.own_s.keys() & end.own_s.keys())
+    """Core seconds our processes used between two readings: of those that began in between, all that they used.
+
+    What a process used that is not in the second reading, because it ended and no one told of its use, is not known and
+    left out.
+    """
+    return sum(used_s - begin.own_s.get(pid, 0.0) for pid, used_s in end.own_s.items())
 
 
 def foreign_core_seconds(begin: CpuReading, end: CpuReading) -> float:

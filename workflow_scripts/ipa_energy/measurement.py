@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from ipa_energy import host, pipelines
 from ipa_energy.child import main
-from ipa_energy.deployment import REPLICA_MODULE, keep_one_gpu, leave_cores, make_arrays, make_stages, plan_replicas
+from ipa_energy.deployment import REPLICA_MODULE, keep_one_gpu, make_arrays, make_stages, move_dispatcher, plan_replicas
 from ipa_energy.job import Job, job_from_json
 from ipa_energy.meters import open_meters
 from ipa_energy.meters.recorder import Recorder, WindowReading
@@ -57,7 +57,7 @@ def measure(job: Job, say: Callable[[str], None]) -> Record:
                 for plan in plans:
                     processes.start(plan)
                 cpus = {plan.name: plan.cpus for plan in plans}
-                leave_cores(cores, configuration.cores)
+                move_dispatcher(cores, cpus.values())
                 processes.wait_ready(LOAD_TIMEOUT_S)
             idle["resident"] = idle_phase(recorder, clock, "idle_resident", job)
             engine = Engine(make_stages(job, processes), processes, workload, frames=frames, slots=slots)
@@ -73,7 +73,7 @@ def measure(job: Job, say: Callable[[str], None]) -> Record:
                 processes.stop()
                 facts = {r.name: {"pid": r.pid, "cpus": cpus[r.name], "facts": r.facts} for r in processes.replicas}
         idle["bare_after"] = idle_phase(recorder, clock, "idle_bare_after", job)
-        os.sched_setaffinity(0, cores)  # the record tells of all cores, not of those left to the dispatcher
+        move_dispatcher(cores, [])  # the record tells of all cores, not of those left to the dispatcher
         recorder.shutdown()
         write_trace(job.trace, window.reading.samples, window.begin_s)
         return build_record(job, engine.journal, window, idle, meters, facts, clock.timeline)
@@ -83,4 +83,4 @@ def measure(job: Job, say: Callable[[str], None]) -> Record:
 
 
 if __name__ == "__main__":
-    main(lambda text, say: measure(job_from_json(text), say))
+    main(lambda text, say, _keep: measure(job_from_json(text), say))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -55,7 +55,8 @@ def build_record(
 
     ``idle`` holds the reading of each idle phase (None where it was left out), ``replica_facts`` what the replicas said
     of themselves, ``timeline`` the phases with their begin and end. ``served`` holds (stage, batch, replicas) as means
-    over a window in which they changed; without it they are the configuration's.
+    over a window in which they changed; without it they are the configuration's. With it, the halves of the window, and
+    idle power with models resident before and after it, are of different configurations: no gate compares them.
     """
     configuration = job.configuration
     open_loop = job.workload_settings["kind"] == "rate"
@@ -64,7 +65,7 @@ def build_record(
         window.begin_s,
         window.end_s,
         open_loop,
-        served or [(s.stage, s.batch, s.replicas) for s in configuration.stages],
+        [(s.stage, s.batch, s.replicas) for s in configuration.stages] if served is None else served,
     )
     pairs = list(_counted(meters, window.reading))
     opinions = _opinions(meters, window.reading)
@@ -80,6 +81,7 @@ def build_record(
         for meter, domain, energy in pairs
     ]
     energy = energy_section(domains, meters.unavailable, _needed(job), service["completed"])
+    seen = _observations(job, journal, window, service, energy, pairs, meters, idle, reconfigured=served is not None)
     return {
         "schema_version": SCHEMA_VERSION,
         "identity": job.identity(),
@@ -96,7 +98,7 @@ def build_record(
         "accuracy": accuracy_section(job),
         "cost": cost_section(job, service["throughput_rps"]),
         "energy": energy,
-        "quality": _quality(job, journal, window, service, energy, pairs, meters, idle),
+        "quality": _quality(seen, window, job.settings["gates"]),
         "provenance": host.provenance()
         | {
             **job_provenance(job),
@@ -210,7 +212,33 @@ def _idle_ratios(meters: OpenMeters, idle: Mapping[str, WindowReading | None]) -
                 yield f"{domain.name}, idle {phase}: {check.method}", figure.mean_w / (check.energy_j / check_s)
 
 
-def _quality(
+def _drift(journal: Journal, window: Window, service: Mapping[str, Any]) -> float | None:
+    """Change between the halves of the window: of throughput; in an open loop, where that is the load's, of service."""
+    if service["offered_rps"] is not None:
+        return service_drift(journal, len(service["stages"]), window.begin_s, window.end_s)
+    return throughput_drift(journal, window.begin_s, window.end_s)
+
+
+def _processes_of_others(
+    gpus: Mapping[str, Sequence[Mapping[str, Any]]], kinds: Collection[str], own_pids: Collection[int]
+) -> tuple[str, ...]:
+    return tuple(
+        f"{name}: {process}"
+        for name, readings in gpus.items()
+        for process in environment.others(readings, kinds, own_pids)
+    )
+
+
+def _throttle_reasons(gpus: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[str, ...]:
+    return tuple(
+        f"{name}: {reason} in {share:.0%} of the readings"
+        for name, readings in gpus.items()
+        for reason, share in (environment.summary(readings)["event_reasons"] or {}).items()
+        if reason in gates.SLOWED_GPU
+    )
+
+
+def _observations(
     job: Job,
     journal: Journal,
     window: Window,
@@ -219,35 +247,34 @@ def _quality(
     pairs: Sequence[tuple[str, Domain, Energy]],
     meters: OpenMeters,
     idle: Mapping[str, WindowReading | None],
-) -> dict[str, Any]:
+    *,
+    reconfigured: bool,
+) -> gates.Observations:
+    """What the gates look at. ``reconfigured``: whether the configuration changed within the window."""
     reading = window.reading
-    foreign_cores = host.foreign_core_seconds(*window.cpu) / window.duration_s
     periods = [d["period_s"] for d in energy["domains"] if d["period_s"]]
     before, after = window.environment
     gpus = environment.gpu_readings(reading.environments)
-    own_pids = window.cpu[0].own_s.keys()
+    own_pids = window.cpu[0].own_s.keys() | window.cpu[1].own_s.keys()  # some began or ended within the window
     # Our replicas have to be among the GPU's processes; where they are not, its pids are not those that we see.
     hidden = job.configuration.platform.device == "cuda" and not environment.shows(gpus, own_pids)
     all_readings = environment.merged([gpus, *(environment.gpu_readings(r.environments) for r in idle.values() if r)])
-    summaries = {name: environment.summary(readings) for name, readings in gpus.items()}
-    locking = tuple(_phase_locking(journal, pairs))
     cpu_clocks_mhz = [e["cpu_clock_mhz"] for e in (before, after) if e["cpu_clock_mhz"] is not None]
     cpu_temperatures_c = [e["cpu_hottest_celsius"] for e in (before, after) if e["cpu_hottest_celsius"] is not None]
-    seen = gates.Observations(
+    idle_pairs_w = {
+        "models resident": (energy["idle_resident_w"], energy["idle_after_w"]),
+        "bare": (energy["idle_bare_w"], energy["idle_bare_after_w"]),
+    }
+    if reconfigured:
+        del idle_pairs_w["models resident"]
+    return gates.Observations(
         window_s=window.duration_s,
         fewest_batches=min(stage["batches"] for stage in service["stages"].values()),
         coarsest_period_s=max(periods, default=None),
         steady_before=window.steady,
-        drift=(
-            service_drift(journal, len(service["stages"]), window.begin_s, window.end_s)
-            if service["offered_rps"] is not None
-            else throughput_drift(journal, window.begin_s, window.end_s)
-        ),
-        foreign_cores=foreign_cores,
-        idle_before_and_after_w=(
-            ("models resident", energy["idle_resident_w"], energy["idle_after_w"]),
-            ("bare", energy["idle_bare_w"], energy["idle_bare_after_w"]),
-        ),
+        drift=None if reconfigured else _drift(journal, window, service),
+        foreign_cores=host.foreign_core_seconds(*window.cpu) / window.duration_s,
+        idle_before_and_after_w=tuple((which, *pair_w) for which, pair_w in idle_pairs_w.items()),
         samples=reading.sample_count,
         late_samples=reading.late_samples,
         busiest_utilisation=max(stage["utilisation"] for stage in service["stages"].values()),
@@ -255,24 +282,12 @@ def _quality(
         cores_wanted=job.configuration.cores,
         cores_available=len(host.available_cores()),
         throttle_counts=(before["cpu_throttle_count"], after["cpu_throttle_count"]),
-        gpu_throttle_reasons=tuple(
-            f"{name}: {reason} in {share:.0%} of the readings"
-            for name, found in summaries.items()
-            for reason, share in (found["event_reasons"] or {}).items()
-            if reason in gates.SLOWED_GPU
-        ),
-        foreign_gpu_processes=tuple(
-            f"{name}: {process}"
-            for name, readings in all_readings.items()
-            for process in environment.others(readings, environment.FOREIGN_KINDS, own_pids)
-            if not hidden
+        gpu_throttle_reasons=_throttle_reasons(gpus),
+        foreign_gpu_processes=(
+            () if hidden else _processes_of_others(all_readings, environment.FOREIGN_KINDS, own_pids)
         ),
         gpu_processes_hidden=bool(hidden and gpus),
-        graphics_processes=tuple(
-            f"{name}: {process}"
-            for name, readings in gpus.items()
-            for process in environment.others(readings, environment.GRAPHICS_KINDS, own_pids)
-        ),
+        graphics_processes=_processes_of_others(gpus, environment.GRAPHICS_KINDS, own_pids),
         clock_changes=(
             ("CPU", environment.relative_range(cpu_clocks_mhz)),
             *((name, environment.clock_change(readings)) for name, readings in gpus.items()),
@@ -290,23 +305,32 @@ def _quality(
             ),
             *_idle_ratios(meters, idle),
         ),
-        phase_locking=locking,
+        phase_locking=tuple(_phase_locking(journal, pairs)),
         doubts=(*_doubts(meters, reading, pairs, energy), *_idle_doubts(meters, idle)),
     )
-    flags = gates.raised(seen, job.settings["gates"])
+
+
+def _quality(seen: gates.Observations, window: Window, thresholds: Mapping[str, Any]) -> dict[str, Any]:
+    """The section of the record: flags under the ``thresholds``, and what else tells how good the measurement is."""
+    reading = window.reading
+    before, after = window.environment
+    flags = gates.raised(seen, thresholds)
     return {
         "verdict": "flagged" if flags else "good",
         "flags": [flag.as_dict() for flag in flags],
-        "foreign_cores": foreign_cores,
+        "foreign_cores": seen.foreign_cores,
         "own_cores": host.own_core_seconds(*window.cpu) / window.duration_s,
         "sampler_cpu_s": reading.sampler_cpu_s,
         "dispatcher_cpu_s": window.dispatcher_cpu_s,
         "samples": reading.sample_count,
         "late_samples": reading.late_samples,
-        "phase_locking": dict(locking),
+        "phase_locking": dict(seen.phase_locking),
         "environment": {
             "begin": before | reading.environments[0][1],
             "end": after | reading.environments[-1][1],
-            "gpus": summaries,
+            "gpus": {
+                name: environment.summary(readings)
+                for name, readings in environment.gpu_readings(reading.environments).items()
+            },
         },
     }

@@ -128,8 +128,7 @@ def open_window(
 
 
 def idle_phase(recorder: Recorder, clock: Clock, phase: str, job: Job) -> WindowReading | None:
-    """Measure one of the idle phases; None where the config leaves it out."""
-    """Idle power of ``phase``; None where the protocol leaves it out."""
+    """Measure one of the idle phases; None where the protocol leaves it out."""
     protocol = job.settings["protocol"]
     duration_s = protocol[f"{phase}_s"]
     if duration_s <= 0:

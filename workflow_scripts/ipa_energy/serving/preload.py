@@ -11,7 +11,8 @@ dies gets SIGKILL (PR_SET_PDEATHSIG). It listens on an abstract unix socket, ans
 
 Protocol, one JSON text per message (SOCK_SEQPACKET), descriptors attached. Client: ``{"target": "module:function",
 "arguments": {...}}`` with stdout, stderr and any further descriptors. Server: ``{"pid": n}`` at once, and
-``{"pid": n, "status": code}`` when that process ends (negative: minus the signal).
+``{"pid": n, "status": code, "cpu_s": seconds}`` when that process ends (a negative code: minus the signal), with the
+core seconds that it used, user and system.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ class _Server:
         self.clients[connection].add(pid)
         self.tell(connection, {"pid": pid})
 
-    def tell(self, connection: socket.socket, message: dict[str, int]) -> None:
+    def tell(self, connection: socket.socket, message: dict[str, int | float]) -> None:
         with suppress(OSError):  # the client may be gone; its end is handled when its connection reads as closed
             connection.send(json.dumps(message).encode())
 
@@ -113,7 +114,7 @@ class _Server:
             os.read(self.wake, 4096)
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status, used = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
@@ -121,7 +122,8 @@ class _Server:
             for connection, pids in self.clients.items():
                 if pid in pids:
                     pids.discard(pid)
-                    self.tell(connection, {"pid": pid, "status": os.waitstatus_to_exitcode(status)})
+                    cpu_s = used.ru_utime + used.ru_stime
+                    self.tell(connection, {"pid": pid, "status": os.waitstatus_to_exitcode(status), "cpu_s": cpu_s})
 
     def become_replica(self, parent: int, request: dict[str, Any], descriptors: list[int]) -> NoReturn:
         code = 1

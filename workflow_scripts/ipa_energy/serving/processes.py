@@ -56,7 +56,8 @@ class Replica:
     """A started replica: its name, process id, control socket, cores, and what it said of itself once loaded.
 
     ``started_s`` to ``gone_s`` are monotonic seconds: when it was forked, could serve, and was seen to have ended.
-    ``exit_code`` is that of a process (negative: minus the signal); None while it lives.
+    ``exit_code`` is that of a process (negative: minus the signal), ``cpu_s`` the core seconds that it used in its
+    life; both None while it lives.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Replica:
     ready_s: float | None = None
     gone_s: float | None = None
     exit_code: int | None = None
+    cpu_s: float | None = None
 
     def loaded(self, message: bytes) -> None:
         """Take in its word, the ``R`` message, that its model is loaded."""
@@ -147,6 +149,16 @@ class Replicas:
             for replica in self._living.values()
             if replica.control.fileno() >= 0 or (replica.ready_s is None and not replica.kill_while_loading)
         ]
+
+    @property
+    def cpu_s_of_gone(self) -> dict[int, float]:
+        """Core seconds that each replica used in its life, by process id, of those that have ended until now."""
+        self.read_exits()
+        used_s: dict[int, float] = {}
+        for replica in self.replicas:
+            if replica.cpu_s is not None:  # two may have had the same process id, one after the other
+                used_s[replica.pid] = used_s.get(replica.pid, 0.0) + replica.cpu_s
+        return used_s
 
     def start(self, plan: ReplicaPlan) -> Replica:
         """Fork one replica; it loads its model in the background (:meth:`wait_ready` waits for all).
@@ -240,7 +252,12 @@ class Replicas:
         return ServingError(f"replica {replica.name} (pid {replica.pid}) {how}")
 
     def stop(self, grace_s: float = 3.0) -> None:
-        """Let the replicas end; what is left after ``grace_s`` is killed with the connection."""
+        """Let the replicas end; what is left after ``grace_s`` is killed with the connection.
+
+        Once they are stopped, another call does nothing.
+        """
+        if self._server.fileno() < 0:
+            return
         for replica in self.replicas:
             self.end(replica)
         deadline_s = time.monotonic() + grace_s
@@ -248,7 +265,7 @@ class Replicas:
             pass
         self._server.close()
 
-    def _read_until(self, wanted: Any, timeout_s: float) -> dict[str, int] | None:
+    def _read_until(self, wanted: Any, timeout_s: float) -> dict[str, Any] | None:
         deadline_s = time.monotonic() + timeout_s
         while (left_s := deadline_s - time.monotonic()) > 0:
             message = self._read(left_s)
@@ -258,10 +275,10 @@ class Replicas:
                 return message
         return None
 
-    def _read(self, timeout_s: float) -> dict[str, int] | None:
-        """The server's next message; None when none comes in ``timeout_s``, empty when the server is gone."""
-        self._server.settimeout(timeout_s)
+    def _read(self, timeout_s: float) -> dict[str, Any] | None:
+        """The server's next message; None when none comes in ``timeout_s``, empty when the server is gone or let go."""
         try:
+            self._server.settimeout(timeout_s)
             text = self._server.recv(preload.MAX_MESSAGE)
         except (TimeoutError, BlockingIOError):
             return None
@@ -269,7 +286,8 @@ class Replicas:
             return {}
         if not text:
             return {}
-        message: dict[str, int] = json.loads(text)
+        message: dict[str, Any] = json.loads(text)
         if "status" in message and (replica := self._living.pop(message["pid"], None)) is not None:
             replica.exit_code, replica.gone_s = message["status"], time.monotonic()
+            replica.cpu_s = message["cpu_s"]
         return message
