@@ -108,9 +108,7 @@ def _times(axes: Axes, stage: StageProfile, styles: Mapping[str, _Style]) -> Non
     _batch_axis(axes, stage)
 
 
-def _plain(
-    axes: Axes, stage: StageProfile, values: Floats, styles: Mapping[str, _Style], label: str
-) -> None:
+def _plain(axes: Axes, stage: StageProfile, values: Floats, styles: Mapping[str, _Style], label: str) -> None:
     for name, rows in curves(stage):
         colour, marker, dash = styles[name]
         axes.plot(stage.batch[rows], values[rows], color=colour, marker=marker, linestyle=dash, markersize=3)
