@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import psutil
 import pyarrow.parquet as pq
 import pytest
 
@@ -26,7 +25,7 @@ from ipa_energy.owner import OWNER_VARIABLE, claim_of
 from ipa_energy.record import fault
 from ipa_energy.study import load_study
 
-from tiny import living, tiny_config, tiny_job, wait_for  # isort: skip
+from tiny import living, replicas_of, tiny_config, tiny_job, wait_for  # isort: skip
 
 CORES = len(available_cores())
 pytestmark = pytest.mark.skipif(CORES < 2, reason="a detector and a classifier want a core each")
@@ -288,12 +287,7 @@ def test_a_replica_killed_while_it_serves_makes_a_failed_run_that_names_it(tmp_p
     arguments = [sys.executable, "-c", SUPERVISOR, str(tmp_path / "job.json"), str(tmp_path / "live.json")]
     supervisor = subprocess.Popen(arguments, stdout=log, stderr=log)
     wait_for(lambda: "window" in (tmp_path / "log").read_text())
-    replicas = [
-        p.pid
-        for p in psutil.process_iter(["cmdline", "ppid"])
-        if "ipa_energy.serving.preload" in " ".join(p.info["cmdline"] or [])
-        and "ipa_energy.serving.preload" in " ".join(psutil.Process(p.info["ppid"]).cmdline())
-    ]
+    replicas = replicas_of(os.getpid())
     assert len(replicas) == 2
     os.kill(replicas[0], signal.SIGKILL)
     assert supervisor.wait(60) == 0

@@ -22,7 +22,7 @@ from ipa_energy.profile_record import ProfileFileError, distribution, read_profi
 from ipa_energy.profiling import jobs_from_json, jobs_to_json
 from ipa_energy.record import fault
 
-from tiny import living, tiny_config, tiny_job, wait_for  # isort: skip
+from tiny import living, replicas_of, tiny_config, tiny_job, wait_for  # isort: skip
 
 CORES = len(available_cores())
 pytestmark = pytest.mark.skipif(CORES < 2, reason="two allocations want two cores")
@@ -198,12 +198,7 @@ def test_a_replica_killed_at_one_batch_size_costs_that_one_and_the_others_go_on(
     arguments = [sys.executable, "-c", SUPERVISOR, str(tmp_path / "jobs.json"), str(tmp_path / "p.json")]
     supervisor = subprocess.Popen(arguments, stdout=log, stderr=log)
     wait_for(lambda: "window" in (tmp_path / "log").read_text())
-    replicas = [
-        p.pid
-        for p in psutil.process_iter(["cmdline", "ppid"])
-        if "ipa_energy.serving.preload" in " ".join(p.info["cmdline"] or [])
-        and "ipa_energy.serving.preload" in " ".join(psutil.Process(p.info["ppid"]).cmdline())
-    ]
+    replicas = replicas_of(os.getpid())
     assert len(replicas) == 1
     os.kill(replicas[0], signal.SIGKILL)
     assert supervisor.wait(60) == 0

@@ -20,7 +20,7 @@ from ipa_energy.owner import OWNER_VARIABLE, WorkflowGoneError, claim_of, watche
 from ipa_energy.record import fault, read_record
 from ipa_energy.supervisor import InfrastructureError, in_words, run, why_not
 
-from tiny import descendants, living, tiny_config, tiny_job, wait_for  # isort: skip
+from tiny import descendants, living, replicas_of, tiny_config, tiny_job, wait_for  # isort: skip
 
 CORES = len(available_cores())
 pytestmark = pytest.mark.skipif(CORES < 2, reason="a detector and a classifier want a core each")
@@ -217,15 +217,8 @@ def _supervise(tmp_path, window_s=20.0, **environment):
     (measuring,) = [
         p for p in psutil.Process(supervisor.pid).children() if "ipa_energy.measurement" in " ".join(p.cmdline())
     ]
-    # Those of no other workflow on this host: a replica has the command line of its preload server, with its owner.
     owner = (os.environ | environment)[OWNER_VARIABLE].split(":")[0]
-    ours = {
-        p.pid: p.info["ppid"]
-        for p in psutil.process_iter(["cmdline", "ppid"])
-        if "ipa_energy.serving.preload" in (line := p.info["cmdline"] or [])
-        and line[line.index("--owner") + 1] == owner
-    }
-    replicas = [pid for pid, parent in ours.items() if parent in ours]
+    replicas = replicas_of(owner)
     return supervisor, measuring.pid, replicas
 
 

@@ -86,6 +86,20 @@ def descendants(pid):
         return []
 
 
+def replicas_of(owner):
+    """Pids of the replicas of one workflow, and of no other on this host.
+
+    A replica is forked from its preload server, and so has its command line, which names the owner.
+    """
+    ours = {
+        p.pid: p.info["ppid"]
+        for p in psutil.process_iter(["cmdline", "ppid"])
+        if "ipa_energy.serving.preload" in (line := p.info["cmdline"] or [])
+        and line[line.index("--owner") + 1] == str(owner)
+    }
+    return [pid for pid, parent in ours.items() if parent in ours]
+
+
 def wait_for(condition, timeout_s=60.0, period_s=0.05):
     """The first true result of ``condition()``. Raises TimeoutError."""
     deadline_s = time.monotonic() + timeout_s

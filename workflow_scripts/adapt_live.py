@@ -2,10 +2,9 @@
 
 import os
 import sys
-from datetime import UTC, datetime
 
 from ipa_energy.configuration import Configuration, Platform
-from ipa_energy.files import keep_also
+from ipa_energy.history import keep
 from ipa_energy.job import Job
 from ipa_energy.joblog import redirect_to
 from ipa_energy.layout import live_history_path
@@ -49,13 +48,11 @@ def main() -> None:
         run(live, snakemake.output.result, say)
     except (WorkflowGoneError, InfrastructureError) as error:
         sys.exit(str(error))
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    kept = live_history_path(wildcards.experiment, wildcards.method, wildcards.run, stamp)
-    try:  # what was measured stays, also when it is measured anew
-        keep_also(snakemake.output.result, f"{kept}.json")
-        keep_also(snakemake.output.trace, f"{kept}.parquet")
-    except OSError as error:
-        say(f"not kept in the history: {error}")
+    keep(
+        lambda stamp: live_history_path(wildcards.experiment, wildcards.method, wildcards.run, stamp),
+        {"json": snakemake.output.result, "parquet": snakemake.output.trace},
+        say,
+    )
 
 
 if __name__ == "__main__":

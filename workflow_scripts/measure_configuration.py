@@ -2,10 +2,9 @@
 
 import os
 import sys
-from datetime import UTC, datetime
 
 from ipa_energy.configuration import configuration_from_dict
-from ipa_energy.files import keep_also
+from ipa_energy.history import keep
 from ipa_energy.job import Job
 from ipa_energy.joblog import redirect_to
 from ipa_energy.layout import history_path
@@ -44,15 +43,11 @@ def main() -> None:
         record = run(job, snakemake.output.record, say)
     except (WorkflowGoneError, InfrastructureError) as error:
         sys.exit(str(error))
-    # Snakemake deletes an output before it makes it anew; what was measured stays. That it can't be kept twice is no
-    # reason to lose it once, which is what failing here would do.
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    kept = history_path(job.experiment, job.workload, job.configuration.id, job.repetition, stamp)
-    try:
-        keep_also(snakemake.output.record, f"{kept}.json")
-        keep_also(snakemake.output.trace, f"{kept}.parquet")
-    except OSError as error:
-        say(f"not kept in the history: {error}")
+    keep(
+        lambda stamp: history_path(job.experiment, job.workload, job.configuration.id, job.repetition, stamp),
+        {"json": snakemake.output.record, "parquet": snakemake.output.trace},
+        say,
+    )
     say(in_words(record))
     if order == 0:
         for line in without_meters(record):

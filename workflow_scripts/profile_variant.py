@@ -2,10 +2,9 @@
 
 import os
 import sys
-from datetime import UTC, datetime
 
 from ipa_energy.configuration import configuration_from_dict
-from ipa_energy.files import keep_also
+from ipa_energy.history import keep
 from ipa_energy.job import Job
 from ipa_energy.joblog import redirect_to
 from ipa_energy.layout import profile_history_path
@@ -48,13 +47,11 @@ def main() -> None:
         run(jobs, snakemake.output.profile, say)
     except (WorkflowGoneError, InfrastructureError) as error:
         sys.exit(str(error))
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    kept = profile_history_path(wildcards.experiment, wildcards.stage, wildcards.variant, stamp)
-    try:  # what was measured stays, also when it is measured anew
-        keep_also(snakemake.output.profile, f"{kept}.json")
-        keep_also(snakemake.output.trace, f"{kept}.parquet")
-    except OSError as error:
-        say(f"not kept in the history: {error}")
+    keep(
+        lambda stamp: profile_history_path(wildcards.experiment, wildcards.stage, wildcards.variant, stamp),
+        {"json": snakemake.output.profile, "parquet": snakemake.output.trace},
+        say,
+    )
 
 
 if __name__ == "__main__":
