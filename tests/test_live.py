@@ -200,7 +200,7 @@ def test_its_record_is_one_window_over_the_whole_load(served):
     ]
     assert record["energy"]["gross_j_per_request"] == pytest.approx(record["energy"]["gross_j"] / sum(live.counts))
     trace = pq.read_table(folder / "trace.parquet").to_pandas()
-    assert trace.time_s.max() == pytest.approx(record["window"]["duration_s"], abs=0.5)
+    assert trace.time_s.max() == pytest.approx(record["window"]["duration_s"], abs=1.5)
 
 
 def test_figures_and_intervals_of_the_run_agree(served):

@@ -32,7 +32,7 @@ def config():
             "inputs": {
                 "some": {"rate_rps": 2, "sla_s": 5},
                 "none": {"rate_rps": 2, "sla_s": 0.001},
-                "idle": {"rate_rps": 0, "sla_s": 0.25},
+                "idle": {"rate_rps": 0, "sla_s": 0.12},
             },
             "batches": {"detect": [1, 2, 3, 4], "classify": [1, 2, 16]},
             "replicas": 2,
