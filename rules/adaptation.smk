@@ -1,39 +1,6 @@
 # Adaptation over time, simulated: IPA with and without energy, and the baselines, under the loads of the config.
 # Without adaptation.loads in the config's section ipa nobody asks for these rules.
 
-_adaptation = study.settings["ipa"]["adaptation"]
-
-
-def loads_of(wildcards):
-    """The counts of every load, in the order of the config."""
-    return expand(
-        "results/{experiment}/adaptation/loads/{load}.txt",
-        experiment=wildcards.experiment,
-        load=_adaptation["loads"],
-    )
-
-
-def loads_from_files(wildcards):
-    """The counts of the loads that come from files, whose scale only their counts tell."""
-    return expand(
-        "results/{experiment}/adaptation/loads/{load}.txt",
-        experiment=wildcards.experiment,
-        load=[name for name, load in _adaptation["loads"].items() if "file" in load],
-    )
-
-
-def trained_of(wildcards):
-    """The trained LSTM, its weights first; nothing where no predictor is one."""
-    folder = f"results/{wildcards.experiment}/adaptation"
-    files = [f"{folder}/predictor.pt", f"{folder}/predictor.json"]
-    return files if "lstm" in _adaptation["predictors"] else []
-
-
-def file_of_load(wildcards):
-    """The user's file of a load; absolute, as it is no output of the workflow. Nothing for a pattern."""
-    load = _adaptation["loads"][wildcards.load]
-    return [str(Path(load["file"]).resolve())] if "file" in load else []
-
 
 rule make_load:
     input:
@@ -49,7 +16,7 @@ rule make_load:
     threads: 1
     params:
         code=predictor_digest(),
-        load=lambda wildcards: _adaptation["loads"][wildcards.load],
+        load=lambda wildcards: adaptation["loads"][wildcards.load],
         seed=study.settings["seed"],
     message:
         "Make load {wildcards.load}"
@@ -71,10 +38,8 @@ rule train_predictor:
     params:
         code=predictor_digest(),
         # Not the loads themselves: one more of them must not train, and so run live runs, again.
-        scales=sorted(
-            {load["scale"] for load in _adaptation["loads"].values() if "pattern" in load}
-        ),
-        days=_adaptation["history_days"],
+        scales=sorted({load["scale"] for load in adaptation["loads"].values() if "pattern" in load}),
+        days=adaptation["history_days"],
         seed=study.settings["seed"],
     message:
         "Train the LSTM that predicts the rate"
@@ -100,8 +65,8 @@ rule compare_predictors:
     threads: 1
     params:
         code=ipa_digest(),
-        loads=_adaptation["loads"],
-        predictors=_adaptation["predictors"],
+        loads=adaptation["loads"],
+        predictors=adaptation["predictors"],
     message:
         "Compare the predictors on the loads of experiment {wildcards.experiment}"
     script:
@@ -148,7 +113,7 @@ rule summarise_adaptation:
         lambda wildcards: expand(
             "results/{experiment}/adaptation/{load}.csv",
             experiment=wildcards.experiment,
-            load=_adaptation["loads"],
+            load=adaptation["loads"],
         ),
     output:
         summary=report(

@@ -2,26 +2,6 @@
 # Without adaptation.live.load in the config's section ipa nobody asks for these rules.
 
 
-def weights_of_all(wildcards):
-    """What identifies the weights of every variant that may be decided for."""
-    variants = dict.fromkeys(variant for _, variant in profiled)
-    for knobs in study.settings["grid"]["stages"].values():
-        variants |= dict.fromkeys(knobs["variant"])
-    return [f"results/{wildcards.experiment}/weights/{variant}.json" for variant in variants]
-
-
-def load_of_live(wildcards):
-    """The counts of the load that live runs serve."""
-    load = study.settings["ipa"]["adaptation"]["live"]["load"]
-    return f"results/{wildcards.experiment}/adaptation/loads/{load}.txt"
-
-
-def predictor_of_live(wildcards):
-    """The trained LSTM, where it is the predictor of live runs."""
-    uses = study.settings["ipa"]["adaptation"]["predictors"][0] == "lstm"
-    return trained_of(wildcards) if uses else []
-
-
 rule adapt_live:
     input:
         decision="results/{experiment}/weights.json",

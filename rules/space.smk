@@ -1,8 +1,5 @@
 # IPA's configuration space for every input of the config: all configurations, the Pareto front, what each method chooses.
 # Without inputs in the config's section ipa nobody asks for these rules.
-from dataclasses import asdict
-
-from ipa_energy import ipa_config
 
 
 rule enumerate_space:
