@@ -179,6 +179,16 @@ def test_shutdown_ends_an_open_window_and_can_be_repeated(meter):
         recorder.open()
 
 
+def test_an_abandoned_window_makes_room_for_another(meter):
+    with Recorder([meter], 0.01) as recorder:
+        recorder.abandon()
+        recorder.open()
+        recorder.abandon()
+        recorder.abandon()
+        assert recorder.finished.is_set()
+        assert recorder.measure_for(0.05).energies[0].energy_j == pytest.approx(0.5, rel=0.8)
+
+
 def test_misuse_is_refused(meter):
     with pytest.raises(ValueError, match="sample_period_s is 0"):
         Recorder([meter], 0)

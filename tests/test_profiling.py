@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import psutil
 import pyarrow.parquet as pq
@@ -189,7 +190,8 @@ def test_a_flagged_window_is_measured_again_at_once_and_all_tries_are_kept(tmp_p
     assert all(fault(one) is None for one in record["earlier_tries"])
 
 
-def test_a_replica_killed_at_one_batch_size_costs_that_one_and_the_others_go_on(tmp_path):
+@pytest.mark.parametrize("after_s", [0.0, 1.5], ids=["as the window is asked for", "within the window"])
+def test_a_replica_killed_at_one_batch_size_costs_that_one_and_the_others_go_on(tmp_path, after_s):
     protocol = tiny_config()["protocol"] | {"window_s": 4}
     jobs = jobs_of(tmp_path, protocol=protocol, sizes=((1, 1), (1, 2)))
     (tmp_path / "jobs.json").write_text(jobs_to_json(jobs))
@@ -200,6 +202,7 @@ def test_a_replica_killed_at_one_batch_size_costs_that_one_and_the_others_go_on(
     wait_for(lambda: "window" in (tmp_path / "log").read_text())
     replicas = replicas_of(os.getpid())
     assert len(replicas) == 1
+    time.sleep(after_s)
     os.kill(replicas[0], signal.SIGKILL)
     assert supervisor.wait(60) == 0
     first, second = read_profile_file(tmp_path / "p.json")
@@ -209,10 +212,10 @@ def test_a_replica_killed_at_one_batch_size_costs_that_one_and_the_others_go_on(
     assert not living(replicas)
 
 
-def test_what_was_measured_before_the_profiler_died_stays(tmp_path):
-    """The process is killed while it measures the second allocation."""
+@pytest.mark.parametrize("sizes", [((1, 1), (2, 1)), ((1, 1), (1, 2))], ids=["second allocation", "second batch size"])
+def test_what_was_measured_before_the_profiler_died_stays(tmp_path, sizes):
     protocol = tiny_config()["protocol"] | {"window_s": 3}
-    jobs = jobs_of(tmp_path, protocol=protocol, sizes=((1, 1), (2, 1)))
+    jobs = jobs_of(tmp_path, protocol=protocol, sizes=sizes)
     (tmp_path / "jobs.json").write_text(jobs_to_json(jobs))
     log = (tmp_path / "log").open("w")
     arguments = [sys.executable, "-c", SUPERVISOR, str(tmp_path / "jobs.json"), str(tmp_path / "p.json")]

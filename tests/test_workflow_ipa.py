@@ -165,7 +165,7 @@ def test_a_second_run_has_nothing_to_do(adapted):
         ("figures/adaptation.py", "\n\n\n", "\n\n_EDITED = True\n\n\n", {"simulate_adaptation"}, set(MEASURING)),
         ("ipa/space.py", "\n\n\n", "\n\n_EDITED = True\n\n\n", {"enumerate_space"}, set(MEASURING)),
         ("profiling.py", "\n\n\n", "\n\n_EDITED = True\n\n\n", {"profile_variant"}, {"measure_configuration"}),
-        ("live.py", "_DRAIN_TIMEOUT_S = 300.0", "_DRAIN_TIMEOUT_S = 200.0", {"adapt_live"}, set(MEASURING[:2])),
+        ("live.py", "steady = _warm(", "steady = not not _warm(", {"adapt_live"}, set(MEASURING[:2])),
         ("ipa/fit.py", "\n\n\n", "\n\n_EDITED = True\n\n\n", {"describe_profile"}, set(MEASURING)),
         ("ipa/outcome.py", "\n\n\n", "\n\n_EDITED = True\n\n\n", {"summarise_live"}, set(MEASURING)),
         ("ipa/solver.py", '"""The exact', '"""An edited text. The exact', set(), {*MEASURING, "enumerate_space"}),

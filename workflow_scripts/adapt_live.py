@@ -9,7 +9,7 @@ from ipa_energy.job import Job
 from ipa_energy.joblog import redirect_to
 from ipa_energy.layout import live_history_path
 from ipa_energy.live_job import live_job
-from ipa_energy.live_supervisor import run
+from ipa_energy.live_supervisor import in_words, run
 from ipa_energy.owner import WorkflowGoneError
 from ipa_energy.supervisor import InfrastructureError
 
@@ -45,7 +45,7 @@ def main() -> None:
         job, wildcards.method, files.load, files.profile, tuple(files.predictor) or None, params.ipa, params.prices
     )
     try:
-        run(live, snakemake.output.result, say)
+        content = run(live, snakemake.output.result, say)
     except (WorkflowGoneError, InfrastructureError) as error:
         sys.exit(str(error))
     keep(
@@ -53,6 +53,7 @@ def main() -> None:
         {"json": snakemake.output.result, "parquet": snakemake.output.trace},
         say,
     )
+    say(in_words(content, live))
 
 
 if __name__ == "__main__":

@@ -38,8 +38,8 @@ MEASURING_CODE = (
 PROFILING_CODE = ("profiling.py", "profile_record.py", "profile_supervisor.py")
 
 PROFILE_TABLE_CODE = (
-    *(f"ipa/{name}.py" for name in ("accuracy", "allocation", "measured_profile", "profile", "profile_table")),
-    "profile_record.py",
+    *(f"ipa/{name}.py" for name in ("accuracy", "allocation", "measured_profile", "options", "profile")),
+    *("ipa/profile_table.py", "ipa/settings.py", "profile_record.py"),
 )
 
 PREDICTOR_CODE = tuple(
@@ -49,14 +49,27 @@ PREDICTOR_CODE = tuple(
 
 FEASIBLE_CODE = tuple(
     f"ipa/{name}.py"
-    for name in ("accuracy", "feasible", "measured_marks", "options", "profile", "settings", "ticks", "totals")
+    for name in (
+        "accuracy",
+        "allocation",
+        "feasible",
+        "measured_marks",
+        "options",
+        "profile",
+        "settings",
+        "ticks",
+        "totals",
+    )
 )
 
 LIVE_CODE = (
     *(f"live{part}.py" for part in ("", "_job", "_outcome", "_record", "_supervisor")),
     *(f"ipa/{name}.py" for name in ("accuracy", "arrival_times", "baselines", "controller", "deciding", "knapsack")),
     *(f"ipa/{name}.py" for name in ("objective", "options", "profile", "profile_table", "settings", "solver", "ticks")),
-    *(f"ipa/{name}.py" for name in ("totals", "predictors", "random_streams", "trained_predictors", "lstm")),
+    *(
+        f"ipa/{name}.py"
+        for name in ("allocation", "totals", "predictors", "random_streams", "trained_predictors", "lstm")
+    ),
 )
 
 ANALYSING_CODE = ("analysis", "external", "figures", "cost.py", "energy.py", "record.py")

@@ -50,8 +50,6 @@ from ipa_energy.serving.processes import Replicas, connect_to_server
 from ipa_energy.serving.shared import SharedArray
 from ipa_energy.trace import write_trace
 
-_DRAIN_TIMEOUT_S = 300.0
-
 
 @dataclass(frozen=True)
 class _Means:
@@ -95,9 +93,9 @@ def _serve(means: _Means, engine: Engine, arrivals_s: Floats, processes: Replica
             current = chosen
         run.decisions.append(Decision(at_s, current, chosen, decide_s, engine.in_flight))
     engine.serve(lambda now_s: now_s >= run.begin_s + len(live.counts))
-    engine.drain(_DRAIN_TIMEOUT_S)
-    last_s = [request.done_s[-1] for request in engine.journal.completed[-1:]] + engine.journal.dropped_s[-1:]
-    run.end_s = max([run.begin_s + len(live.counts), *last_s])
+    engine.drain(live.drain_timeout_s)
+    ends_s = [*(request.done_s[-1] for request in engine.journal.completed), *engine.journal.dropped_s]
+    run.end_s = max([run.begin_s + len(live.counts), *ends_s])
     run.cpu.append(read_cpu())
     run.dispatcher_s.append(time.process_time())
     # The engine reads its own clock when it begins; the first arrival tells by how much later that was.

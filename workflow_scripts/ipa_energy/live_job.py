@@ -50,6 +50,11 @@ class LiveJob:
         return json.dumps(asdict(self))
 
     @property
+    def drain_timeout_s(self) -> float:
+        """How long what is in flight when the load ends may take: an overloaded run is a result, too."""
+        return max(300.0, float(len(self.counts)))
+
+    @property
     def title(self) -> str:
         """One line that names the run for people."""
         return f"{self.method} under {self.load}, {len(self.counts)} s"

@@ -13,6 +13,7 @@ from ipa_energy.live_job import LiveJob, live_setting, why_not_live
 from ipa_energy.live_record import live_content, write_live_file
 from ipa_energy.lock import measurement_lock
 from ipa_energy.owner import watched_owner
+from ipa_energy.phases import LOAD_TIMEOUT_S
 from ipa_energy.supervisor import put_back_what_was_left, run_child, why_not
 from ipa_energy.trace import write_trace
 
@@ -29,15 +30,15 @@ def run(live: LiveJob, path: str, say: Callable[[str], None]) -> dict[str, Any]:
     else:
         with watched_owner() as owner, measurement_lock(f"{live.job.experiment}: {live.title}", say, owner.check):
             put_back_what_was_left(live.job, say)
-            timeout_s = live.job.settings["protocol"]["timeout_s"] + len(live.counts)
-            limit = "protocol.timeout_s and the length of the run"
+            served_s = len(live.counts) + live.drain_timeout_s
+            timeout_s = live.job.settings["protocol"]["timeout_s"] + served_s + 2 * LOAD_TIMEOUT_S
+            limit = "protocol.timeout_s and the time to load, serve and drain"
             outcome = run_child("ipa_energy.live", live.to_json(), timeout_s, owner, limit)
         found = outcome.get("result")
         content = live_content(live, "ok" if found else "failed", outcome.get("failed"), found or {})
     if content["state"] != "ok":
         write_trace(live.job.trace, [], 0.0)
     write_live_file(path, content)
-    say(in_words(content, live))
     return content
 
 

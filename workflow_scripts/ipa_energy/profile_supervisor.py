@@ -18,7 +18,7 @@ def run(jobs: Sequence[Job], path: str, say: Callable[[str], None]) -> list[dict
     """Profile the jobs of one stage variant, write the file and the trace, and return the entries.
 
     Each job that the host can't run has an entry ``not_run``; if the process dies, those that it had no time for are
-    ``failed``, and what it had measured stays.
+    ``failed``, and what it had measured stays, without its power trace.
     Raises WorkflowGoneError, InfrastructureError, and OSError when nothing can be written.
     """
     (knobs,) = jobs[0].configuration.stages

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -105,9 +105,11 @@ class _Profiler:
         assert in_flight is not None  # a profile is made under saturation
         return in_flight
 
-    def resident(self, jobs: Sequence[Job]) -> _Resident:
-        """Load one replica and measure the batch sizes of ``jobs`` with it, until one fails."""
-        seen = _Resident()
+    def resident(self, jobs: Sequence[Job], seen: _Resident, done: Callable[[], None]) -> None:
+        """Load one replica and measure the batch sizes of ``jobs`` with it into ``seen``, until one fails.
+
+        ``done`` is called after each batch size.
+        """
         job = jobs[0]
         with Replicas(self.connect()) as processes:
             try:
@@ -122,13 +124,14 @@ class _Profiler:
                 for job in jobs:
                     seen.tries.append((job, []))
                     self._batch_size(job, processes, facts, seen)
+                    done()
                 seen.idle["after"] = idle_phase(self.recorder, self.clock, "idle_after", job)
             except ServingError as error:
                 seen.failed = (job, str(error))
+                self.recorder.abandon()  # the next replica is measured in windows of its own
             with self.clock.phase("stop"):
                 processes.stop()
         move_dispatcher(self.cores, [])
-        return seen
 
     def _batch_size(self, job: Job, processes: Replicas, facts: Mapping[str, Any], seen: _Resident) -> None:
         """Warm up and measure one batch size, again while its flags say so, into the last of ``seen.tries``."""
@@ -172,18 +175,22 @@ class _Profiler:
 def profile(jobs: Sequence[Job], say: Say, keep: Keep) -> list[dict[str, Any]]:
     """Profile the jobs of one stage variant; an entry for each, in their order. Raises OSError, ServerError.
 
-    After every replica, ``keep`` gets the entries so far, in case this process does not live to the end.
+    After every batch size, ``keep`` gets the entries so far, in case this process does not live to the end.
     """
     profiler = _Profiler(jobs, say)
     residents: list[_Resident] = []
     try:
         bare = idle_phase(profiler.recorder, profiler.clock, "idle_bare", jobs[0])
+
+        def so_far() -> None:
+            keep([entry for _, entry in _entries(profiler, residents, {"bare": bare})])
+
         for _, group in groupby(jobs, key=lambda job: job.configuration.stages[0].threads):
             pending = list(group)
             while pending:
-                seen = profiler.resident(pending)
+                seen = _Resident()
                 residents.append(seen)
-                keep([entry for _, entry in _entries(profiler, residents, {"bare": bare})])
+                profiler.resident(pending, seen, so_far)
                 pending = [] if seen.failed is None else pending[pending.index(seen.failed[0]) + 1 :]
         bare_after = idle_phase(profiler.recorder, profiler.clock, "idle_bare_after", jobs[-1])
         profiler.recorder.shutdown()

@@ -97,6 +97,8 @@ def run_child(
             child.kill()
             child.wait()
         outcome: dict[str, Any] = json.loads(result.read_text(encoding="utf-8")) if result.exists() else {}
+        if "result" in outcome:  # it had finished, even if it was slow to end
+            return outcome
         if late or not outcome.keys() - {"partial"}:
             reason = late or _ended_how(child.returncode)
             return {"failed": reason, "partial": outcome.get("partial")}

@@ -144,11 +144,15 @@ def in_words(table: pd.DataFrame) -> str:
         lines.append(
             f"{title}: {int(real['completed'])} of {int(real['requests'])} requests served, {int(real['lost'])} lost, "
             f"{int(real['dropped'])} dropped, {int(real['late'])} late (simulated {int(sim['late'])}), "
-            f"{int(real['changes'])} changes; mean latency {real['latency_mean_s']:.3g} s "
-            f"(simulated {sim['latency_mean_s']:.3g} s); {_energy_words(real)} (from the profile, simulated: "
+            f"{int(real['changes'])} changes; mean latency {_seconds(real['latency_mean_s'])} "
+            f"(simulated {_seconds(sim['latency_mean_s'])}); {_energy_words(real)} (from the profile, simulated: "
             f"{_energy_words(sim)})."
         )
     return "\n".join(lines)
+
+
+def _seconds(value: Any) -> str:
+    return "unknown" if pd.isna(value) else f"{float(value):.3g} s"
 
 
 def _energy_words(row: pd.Series[Any]) -> str:

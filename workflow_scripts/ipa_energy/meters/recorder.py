@@ -100,6 +100,12 @@ class Recorder:
             raise RuntimeError("the sampling thread failed") from window.error
         return window.reading
 
+    def abandon(self, timeout_s: float = EDGE_TIMEOUT_S) -> None:
+        """End an open window whose figures nobody wants, so that another can be opened; nothing without one."""
+        if self._window is not None:
+            self._window.closing.set()
+            self._window.finished.wait(timeout_s)
+
     def measure_for(self, duration_s: float) -> WindowReading:
         """Measure for ``duration_s`` and block meanwhile: for idle windows. Raises TimeoutError when a meter hangs."""
         self.open()
