@@ -38,7 +38,10 @@ rule train_predictor:
     params:
         code=predictor_digest(),
         # Not the loads themselves: one more of them must not train, and so run live runs, again.
-        scales=sorted({load["scale"] for load in adaptation["loads"].values() if "pattern" in load}),
+        largest_scale=max(
+            (load["scale"] for load in adaptation["loads"].values() if "pattern" in load),
+            default=0,
+        ),
         days=adaptation["history_days"],
         seed=study.settings["seed"],
     message:

@@ -109,7 +109,7 @@ def test_adaptation_from_loads_to_the_answer(tmp_path, predictors):
     trained = None
     if "lstm" in predictors:
         trained = (str(tmp_path / "predictor.pt"), str(tmp_path / "predictor.json"))
-        main_of("train_predictor")([counts["own"]], *trained, scales=[1.0], days=filled["history_days"], seed=5)
+        main_of("train_predictor")([counts["own"]], *trained, largest_scale=1.0, days=filled["history_days"], seed=5)
         assert json.loads(Path(trained[1]).read_text())["errors"]["lstm"]["smape_percent"] > 0
     main_of("compare_predictors")(
         counts, str(tmp_path / "predictors.csv"), loads=filled["loads"], predictors=predictors, trained=trained

@@ -252,8 +252,7 @@ def _all_of(workflow):
 def test_a_config_without_a_grid_is_refused_and_not_filled_from_the_default(checkout):
     (checkout.folder / "tiny.yaml").write_text("experiment: mine\n")
     output = checkout.run("-n", expect=1)
-    assert "all of the keys" in output
-    assert "grid" in output
+    assert "grid is missing; allowed: a grid, or measure: none together with ipa.profile" in output
 
 
 def test_the_terminal_says_which_meters_are_missing(finished):

@@ -262,7 +262,8 @@ def test_nothing_feasible_is_an_answer_too(adapted):
     assert {path.stem for path in records} == {"block1-anchor-first", "block1-anchor-last"}
     summary = (checkout.folder / "results/hopeless/summary.txt").read_text()
     assert "0 of" in summary and "the SLA is 0.001 s" in summary
-    assert "inconclusive" in summary
+    assert "No answer: there is no configuration" in summary
+    assert "is coupled" not in summary and "is decoupled" not in summary
 
 
 def test_a_bad_profile_says_what_is_wrong_with_it(adapted):

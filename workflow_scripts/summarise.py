@@ -10,7 +10,7 @@ from ipa_energy.ipa.summary_lines import lines_of
 from ipa_energy.joblog import redirect_to
 
 
-def main(verdict_path: str | None, answers: Sequence[str], summary_path: str) -> None:
+def main(verdict_path: str | None, summary_path: str, answers: Sequence[str] = ()) -> None:
     """Say where things lie by the folder of the summary itself; without a verdict, nothing was measured."""
     folder = str(Path(summary_path).parent)
     lines = [summary(read_verdict(verdict_path), folder)] if verdict_path else []
@@ -20,4 +20,4 @@ def main(verdict_path: str | None, answers: Sequence[str], summary_path: str) ->
 
 if __name__ == "__main__":
     redirect_to(snakemake.log[0])
-    main(next(iter(snakemake.input.verdict), None), list(snakemake.input.answers), snakemake.output[0])
+    main(next(iter(snakemake.input.verdict), None), snakemake.output[0], list(snakemake.input.answers))

@@ -8,11 +8,9 @@ from ipa_energy.ipa.trained_predictors import train_lstm
 from ipa_energy.joblog import redirect_to
 
 
-def main(
-    counts: Sequence[str], weights: str, settings: str, *, scales: Sequence[float], days: float, seed: int
-) -> None:
-    """Find the largest of the patterns' ``scales`` and those of the files of ``counts``, train, and write."""
-    scale = max([*scales, *(scale_of_counts(read_counts(path)) for path in counts)])
+def main(counts: Sequence[str], weights: str, settings: str, *, largest_scale: float, days: float, seed: int) -> None:
+    """Train for the larger of the patterns' ``largest_scale`` and the scales of the files of ``counts``, and write."""
+    scale = max([largest_scale, *(scale_of_counts(read_counts(path)) for path in counts)])
     report = train_lstm(days, scale, seed, weights, settings)
     print(f"scale {scale:g}: {report['epochs']} epochs in {report['seconds']:.1f} s")
     print(f"errors on the test part: {report['errors']}")
@@ -24,7 +22,7 @@ if __name__ == "__main__":
         list(snakemake.input),
         snakemake.output.weights,
         snakemake.output.settings,
-        scales=snakemake.params.scales,
+        largest_scale=snakemake.params.largest_scale,
         days=snakemake.params.days,
         seed=snakemake.params.seed,
     )
