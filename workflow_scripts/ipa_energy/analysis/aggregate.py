@@ -54,7 +54,7 @@ def evidence_of(kinds: Iterable[object]) -> str | None:
 
 
 def configurations_table(measurements: pd.DataFrame, confidence: float, drop_flags: Collection[str]) -> pd.DataFrame:
-    """One row per configuration and cell (workload, host, weights, meters) in which it was measured or tried.
+    """One row per configuration and cell (pipeline, workload, host, weights, meters) in which it was measured or tried.
 
     ``n`` counts the usable repetitions, ``n_gross`` and ``n_net`` those of them that have that energy; ``n_recorded``
     all records of the grid, of which ``n_flagged`` are ok but flagged, ``n_dropped`` of these left out for a flag in
@@ -76,12 +76,12 @@ def configurations_table(measurements: pd.DataFrame, confidence: float, drop_fla
         "n_net",
     ]
     metrics = list(itertools.chain.from_iterable((m, f"{m}_lo", f"{m}_hi") for m in METRICS))
-    columns = ["configuration", "pipeline", *CELL, *knob_columns(measurements), *counts, *fixed, "evidence", *metrics]
+    columns = ["configuration", *CELL, *knob_columns(measurements), *counts, *fixed, "evidence", *metrics]
     rows = []
     for key, group in in_cells(measurements, drop_flags).groupby(["configuration", *CELL], sort=True):
         chosen, ok = group[group["usable"]], group["state"] == "ok"
         row: dict[str, object] = dict(zip(["configuration", *CELL], key, strict=True))
-        row |= {name: group[name].iloc[0] for name in ["pipeline", *knob_columns(measurements)]}
+        row |= {name: group[name].iloc[0] for name in knob_columns(measurements)}
         row |= {
             "n": len(chosen),
             "n_recorded": len(group),

@@ -92,13 +92,13 @@ def limitations(
 def _sets_of_meters(usable: pd.DataFrame) -> list[str]:
     """Where one load was measured with several sets of meters, so that its configurations are spread over cells."""
     notes = []
-    for (workload, host, weights), group in usable.groupby(PLACE, sort=True):
+    for (pipeline, workload, host, weights), group in usable.groupby(PLACE, sort=True):
         numbers = group.groupby("meters")["configuration"].nunique()
         if len(numbers) > 1:
             names = "; ".join(f"{meters}: {number}" for meters, number in numbers.items())
             notes.append(
-                f"Workload {workload} on {host} with {weights} weights was measured with {len(numbers)} sets of "
-                f"meters, whose totals hold different things and are never put together "
+                f"Pipeline {pipeline} under {workload} on {host} with {weights} weights was measured with "
+                f"{len(numbers)} sets of meters, whose totals hold different things and are never put together "
                 f"(configurations of each: {names})."
             )
     return notes

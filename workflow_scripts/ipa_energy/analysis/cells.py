@@ -1,7 +1,8 @@
 """Cells: what must be equal for joules to be put together. Which record enters the statistics of which cell.
 
 The measurements table goes in; out comes the grid with each record in its cells, marked as usable or not and why. A
-cell is one workload on one host with one kind of weights and one set of meters; its records were measured alike.
+cell is one pipeline under one workload on one host with one kind of weights and one set of meters; its records were
+measured alike.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import pandas as pd
 
 from ipa_energy.plan import GRID
 
-PLACE = ["workload", "host", "weights"]
+PLACE = ["pipeline", "workload", "host", "weights"]
 CELL = [*PLACE, "meters"]
-"""What must be equal for energies to be compared: the load, the machine, the weights that ran, what the total holds."""
+"""What must be equal for energies to be compared: pipeline, load, machine, weights that ran, what the total holds."""
 
 NO_METERS = "none"
 """The ``meters`` of a cell in which no record has any energy."""

@@ -18,7 +18,7 @@ from statsmodels.stats.multitest import multipletests
 
 from ipa_energy.analysis import association
 from ipa_energy.analysis.aggregate import evidence_of
-from ipa_energy.analysis.cells import CELL, in_cells
+from ipa_energy.analysis.cells import CELL, PLACE, in_cells
 
 ENERGIES = {"gross": "gross_j_per_request", "net": "net_j_per_request"}
 """The energies of which coupling is asked, and their columns, in joules per request."""
@@ -102,8 +102,9 @@ def pairwise_table(
 def _cells(grid: pd.DataFrame) -> list[tuple[Any, pd.DataFrame]]:
     """The cells of the grid; one without any usable record is kept only where its host and workload have no better."""
     cells: list[tuple[Any, pd.DataFrame]] = list(grid.groupby(CELL, sort=True))
-    filled = {key[:2] for key, group in cells if group["usable"].any()}
-    return [(key, group) for key, group in cells if group["usable"].any() or key[:2] not in filled]
+    load = len(PLACE) - 1  # pipeline, workload and host, whatever the weights
+    filled = {key[:load] for key, group in cells if group["usable"].any()}
+    return [(key, group) for key, group in cells if group["usable"].any() or key[:load] not in filled]
 
 
 def _generator(*names: object) -> np.random.Generator:

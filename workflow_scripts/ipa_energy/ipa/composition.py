@@ -30,7 +30,7 @@ def columns_of(measurements: pd.DataFrame) -> list[str]:
     """The columns of the table that is made of ``measurements``."""
     metrics = [f"{metric}_{figure}" for metric in METRICS for figure in FIGURES]
     return [
-        *("configuration", "pipeline"),
+        "configuration",
         *CELL,
         *knob_columns(measurements),
         *("pas", "n", "evidence"),
@@ -62,7 +62,7 @@ def compose(
     measured = _measured(records)
     group = records.groupby(["configuration", *CELL], sort=True).ngroup()
     frame = records.set_axis(group)[~group.duplicated().to_numpy()].sort_index()
-    frame = frame[["configuration", "pipeline", *CELL, *knob_columns(measurements), "pas"]]
+    frame = frame[["configuration", *CELL, *knob_columns(measurements), "pas"]]
     frame["n"] = group.value_counts()
     for metric in METRICS:
         frame = frame.join(_figures(metric, made.figures[metric], measured[metric], group, confidence))
