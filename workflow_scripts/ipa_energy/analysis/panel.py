@@ -99,7 +99,7 @@ def panels(measurements: pd.DataFrame, drop_flags: list[str]) -> Iterator[Panel]
 
 
 def panel_of(rows: pd.DataFrame, cell: tuple[str, ...], energy: str) -> Panel:
-    """The panel of the usable records of a cell. Records that lack one of the metrics that the cell has are left out."""
+    """The panel of the usable records of a cell, without records that lack one of the metrics that the cell has."""
     columns = {m.name: m.column for m in METRICS if rows[m.column].notna().any()} | {ENERGY: ENERGIES[energy]}
     rows = rows.dropna(subset=list(columns.values()))
     raw = rows[list(columns.values())].to_numpy(dtype=float)
@@ -107,7 +107,7 @@ def panel_of(rows: pd.DataFrame, cell: tuple[str, ...], energy: str) -> Panel:
     good = (raw[:, logged] > 0).all(axis=1)
     table = raw[good].copy()
     table[:, logged] = np.log(table[:, logged])
-    kept = rows.loc[good].reset_index(drop=True)
+    kept = rows.loc[good.tolist()].reset_index(drop=True)
     ids, index = np.unique(kept["configuration"].to_numpy(dtype=str), return_inverse=True)
     adjusted, trends, same_order, spent = _without_blocks(table, index, kept, tuple(columns))
     values, repetitions = _stacked(adjusted, index, len(ids))
@@ -165,7 +165,7 @@ def _without_blocks(
 
 
 def _trends(
-    design: Floats, residual: NDArray[Any], beta: Floats, degrees: int, names: tuple[str, ...]
+    design: Floats, residual: NDArray[Any], beta: NDArray[Any], degrees: int, names: tuple[str, ...]
 ) -> tuple[Trend, ...]:
     leverage = np.linalg.pinv(design.T @ design)[-1, -1]
     error = np.sqrt(np.sum(residual**2, axis=0) / degrees * leverage)
