@@ -48,6 +48,7 @@ _TEXT = (
     *("path", "energy", "family", "metric", "isotonic_direction", "decision", "decision_reason"),
     *("knob", "level", "reference"),
     *("log", "covers", "offset_method", "series", "first_utc", "last_utc", "boundary"),
+    *("domain", "in_total"),
 )
 _WHOLE = ("block", "order", "sent", "completed", "dropped", "failed", "cores", "gpus", "tries")
 _WHOLE_KNOBS = tuple(knob for knob in STAGE_KNOBS if knob != "variant")
