@@ -273,7 +273,7 @@ def targets(wildcards):
     figures = [
         f"{results}/figures/{figure}.{workload}.{kind}"
         for workload in study.workloads
-        for figure in ("knob_effects", "energy_against_metrics")
+        for figure in ("knob_effects", "energy_against_metrics", "energy_split")
         for kind in ("svg", "png")
         if measuring
     ]

@@ -30,3 +30,30 @@ rule draw_figures:
         "Draw the figures of workload {wildcards.workload}"
     script:
         "../workflow_scripts/draw_figures.py"
+
+
+rule draw_energy_split:
+    input:
+        "results/{experiment}/measurements.csv",
+    output:
+        split="results/{experiment}/figures/energy_split.{workload}.csv",
+        svg=report(
+            "results/{experiment}/figures/energy_split.{workload}.svg",
+            caption="../report/energy_split.rst",
+            category="Figures",
+            labels={"figure": "energy by domain", "workload": "{workload}"},
+        ),
+        png="results/{experiment}/figures/energy_split.{workload}.png",
+    log:
+        "logs/{experiment}/draw_energy_split/{workload}.log",
+    conda:
+        "../environment.yaml"
+    threads: 1
+    params:
+        code=analysis_digest(),
+        drop_flags=study.settings["analysis"]["drop_flags"],
+        external_logs=list(study.settings["external_logs"]),
+    message:
+        "Split the energy of workload {wildcards.workload} by domain"
+    script:
+        "../workflow_scripts/draw_energy_split.py"
