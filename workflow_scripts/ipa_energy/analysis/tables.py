@@ -47,6 +47,7 @@ _TEXT = (
     # of the tables made from this one
     *("path", "energy", "family", "metric", "isotonic_direction", "decision", "decision_reason"),
     *("knob", "level", "reference"),
+    *("term", "error", "choice", "one", "other", "members", "decisions", "same_decision"),
     *("log", "covers", "offset_method", "series", "first_utc", "last_utc", "boundary"),
     *("domain", "in_total"),
 )
@@ -66,6 +67,7 @@ _COUNTS = (
     "n_not_run",
     "n_gross",
     "n_net",
+    *("df", "error_df", "n_possible", "n_members"),
     *("samples", "rows", "missing", "negative", "duplicates", "out_of_order", "records"),
 )
 
