@@ -9,14 +9,24 @@ import sys
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipa_energy import digest
 from ipa_energy.cost import usd_per_1000_requests, usd_per_hour
 from ipa_energy.files import atomic_path, keep_also, write_text
 from ipa_energy.layout import record_path
-from ipa_energy.record import RecordError, fault, finite, read_record, read_records, write_record
+from ipa_energy.quick_schema import quick_check
+from ipa_energy.record import (
+    MAX_BYTES,
+    SCHEMA_FILE,
+    RecordError,
+    fault,
+    finite,
+    read_record,
+    read_records,
+    write_record,
+)
 
 from synthetic_records import make_record, video_grid  # isort: skip
 
@@ -72,6 +82,100 @@ def test_damaged_and_alien_records_are_named_and_the_rest_is_read(tmp_path, reco
 
 def test_fault_is_none_for_a_valid_record(record):
     assert fault(record) is None
+
+
+QUICKLY_VALID = quick_check(json.loads(SCHEMA_FILE.read_text()))
+RECORDS = [
+    make_record(video_grid()[0], latency_s=0.5, net_j_per_request=2.0, flags=["foreign_cpu"]),
+    make_record(video_grid()[0], latency_s=0.5, net_j_per_request=2.0, state="failed", weights=None),
+]
+leaves = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 3),
+    st.sampled_from(
+        [10**400, 2.0, 1.5, -0.0, 1e308, float("inf"), "", "grid", "ok", "measured", "é", [], {}, [1], {"a": 1}]
+    ),
+)
+
+
+def places(data):
+    """Every (container, key) inside parsed JSON."""
+    inner = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    for key, value in inner:
+        yield data, key
+        yield from places(value)
+
+
+@settings(max_examples=400)
+@given(st.data())
+def test_the_quick_check_agrees_with_jsonschema_on_broken_records(data):
+    record = copy.deepcopy(data.draw(st.sampled_from(RECORDS)))
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = list(places(record))
+        container, key = at[data.draw(st.integers(0, len(at) - 1))]
+        change = data.draw(st.sampled_from(["set", "delete", "add", "nest"]))
+        if change == "set":
+            container[key] = data.draw(leaves)
+        elif change == "delete":
+            del container[key]
+        elif change == "add" and isinstance(container, dict):
+            container["more"] = data.draw(leaves)
+        else:
+            container[key] = [copy.deepcopy(container[key])]
+    record = json.loads(json.dumps(record))
+    assert QUICKLY_VALID(record) == (fault(record) is None)
+
+
+@given(leaves)
+def test_the_quick_check_agrees_with_jsonschema_on_what_is_no_record(data):
+    assert not QUICKLY_VALID(data)
+    assert fault(data) is not None
+
+
+def test_the_quick_check_is_used_for_the_schema_of_records_and_answers_yes():
+    assert all(QUICKLY_VALID(record) for record in RECORDS)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "unevaluatedProperties": False},
+        {"properties": {"a": {"prefixItems": [{"type": "null"}]}}},
+        {"oneOf": [{"$ref": "#/$defs/x"}], "$defs": {"x": {}}},
+        {"items": {"additionalProperties": {"dependentRequired": {}}}},
+        {"items": [{"type": "null"}]},
+    ],
+)
+def test_a_schema_with_words_that_drafts_read_differently_is_never_checked_quickly(schema):
+    assert not quick_check(schema)({})
+    assert not quick_check(schema)([])
+
+
+def test_files_that_break_the_reader_are_refused_by_name(tmp_path, record):
+    record["identity"]["experiment"] = "half \ud800 pair"
+    contents = {
+        "surrogate.json": (json.dumps(record), "surrogates not allowed"),
+        "deep.json": ("[" * 10**5, "recursion"),
+        "digits.json": ('{"schema_version": ' + "1" * 10**4 + "}", "digits"),
+    }
+    for name, (text, _) in contents.items():
+        (tmp_path / name).write_text(text)
+    with (tmp_path / "huge.json").open("wb") as sparse:
+        sparse.truncate(MAX_BYTES + 1)
+    (tmp_path / "folder.json").mkdir()
+    contents |= {"huge.json": ("", "more than any record"), "folder.json": ("", "directory")}
+    for name, (_, reason) in contents.items():
+        (line,) = read_records([tmp_path / name]).refused
+        assert line.startswith(f"{tmp_path / name}: not readable as JSON (")
+        assert reason in line
+
+
+def test_a_whole_surrogate_pair_is_text(tmp_path, record):
+    record["identity"]["experiment"] = "😀"
+    write_record(tmp_path / "r.json", record)
+    assert "\\ud83d" in (tmp_path / "r.json").read_text()
+    assert read_record(tmp_path / "r.json") == record
 
 
 @given(st.one_of(st.none(), st.floats()))

@@ -72,7 +72,7 @@ LIVE_CODE = (
     ),
 )
 
-ANALYSING_CODE = ("analysis", "external", "figures", "cost.py", "energy.py", "record.py")
+ANALYSING_CODE = ("analysis", "external", "figures", "cost.py", "energy.py", "record.py", "quick_schema.py")
 
 IPA_CODE = (
     "ipa",

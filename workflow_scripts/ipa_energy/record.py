@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ipa_energy.files import write_text
+from ipa_energy.quick_schema import quick_check
 
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
 
 SCHEMA_VERSION = 2
 SCHEMA_FILE = Path(__file__).resolve().parents[2] / "config" / "schemas" / "record.schema.json"
+
+MAX_BYTES = 64 * 2**20
+"""A larger file is no record, and is not read: a record has some ten to a hundred kilobytes."""
 
 Record = dict[str, Any]
 
@@ -34,6 +38,11 @@ def _validator() -> Draft202012Validator:
     from jsonschema import Draft202012Validator  # noqa: PLC0415  # an eighth of a second that measuring does not wait for
 
     return Draft202012Validator(json.loads(SCHEMA_FILE.read_text(encoding="utf-8")))
+
+
+@lru_cache(maxsize=1)
+def _quickly_valid() -> Callable[[Any], bool]:
+    return quick_check(json.loads(SCHEMA_FILE.read_text(encoding="utf-8")))
 
 
 def _reject_constant(name: str) -> float:
@@ -70,13 +79,24 @@ def write_record(path: str | Path, record: Record) -> None:
 def read_record(path: str | Path) -> Record:
     """Read and validate one record. Raises RecordError naming the file and the fault."""
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_reject_constant)
-    except (OSError, ValueError) as error:
+        data = _parsed(path)
+    except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path}: not readable as JSON ({error})") from error
-    problem = fault(data)
+    problem = None if _quickly_valid()(data) else fault(data)
     if problem:
         raise RecordError(f"{path}: {problem}")
     return dict(data)
+
+
+def _parsed(path: str | Path) -> Any:
+    """The JSON in a file. Raises OSError, ValueError or RecursionError."""
+    if (size := Path(path).stat().st_size) > MAX_BYTES:
+        raise ValueError(f"it has {size} bytes, more than any record")
+    text = Path(path).read_text(encoding="utf-8")
+    data = json.loads(text, parse_constant=_reject_constant)
+    if "\\ud" in text.lower():  # half of a surrogate pair: JSON may escape it, but no table can be written with it
+        json.dumps(data, ensure_ascii=False).encode("utf-8")
+    return data
 
 
 @dataclass(frozen=True)
