@@ -50,6 +50,7 @@ _TEXT = (
     *("term", "error", "choice", "one", "other", "members", "decisions", "same_decision"),
     *("log", "covers", "offset_method", "series", "first_utc", "last_utc", "boundary"),
     *("domain", "in_total"),
+    *("input", "scope", "given_by", "baseline", "cost_unit"),
 )
 _WHOLE = ("block", "order", "sent", "completed", "dropped", "failed", "cores", "gpus", "tries")
 _WHOLE_KNOBS = tuple(knob for knob in STAGE_KNOBS if knob != "variant")
@@ -68,6 +69,7 @@ _COUNTS = (
     "n_gross",
     "n_net",
     *("df", "error_df", "n_possible", "n_members"),
+    *("n_feasible", "n_alternatives", "n_references"),
     *("samples", "rows", "missing", "negative", "duplicates", "out_of_order", "records"),
 )
 
