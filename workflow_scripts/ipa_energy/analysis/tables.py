@@ -7,38 +7,19 @@ record does not have is null here, never 0.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from ipa_energy import cost
-from ipa_energy.analysis.comparable import meters_of, settings_digest
+from ipa_energy.analysis.rows import ENERGY_TOTALS, LATENCIES, STAGE_FIGURES, Kind, kind_of, row_of
 from ipa_energy.configuration import PLATFORM_KNOBS, STAGE_KNOBS, configuration_from_dict
 from ipa_energy.files import atomic_path
-from ipa_energy.record import Reading, Record, finite
-
-UNKNOWN_WEIGHTS = "unknown"
-"""Weights of a record that doesn't say, so that no grouping loses its row."""
-
-LATENCIES = ("mean", "p50", "p90", "p95", "p99", "max")
-STAGE_FIGURES = ("service_mean_s", "queue_mean_s", "batch_mean", "batch_fill", "utilisation")
-ENERGY_TOTALS = (
-    "gross_j",
-    "net_j",
-    "gross_j_per_request",
-    "net_j_per_request",
-    "mean_w",
-    "idle_bare_w",
-    "idle_resident_w",
-    "idle_after_w",
-    "idle_bare_after_w",
-    "uncertainty_j",
-    "net_uncertainty_j",
-)
+from ipa_energy.record import Reading, Record
 
 _TEXT = (
     *("experiment", "configuration", "pipeline", "workload", "workload_settings", "repetition", "role", "host"),
@@ -47,6 +28,7 @@ _TEXT = (
     # of the tables made from this one
     *("path", "energy", "family", "metric", "isotonic_direction", "decision", "decision_reason"),
     *("knob", "level", "reference"),
+    *("only_with", "kept", "left_out", "basis"),
     *("term", "error", "choice", "one", "other", "members", "decisions", "same_decision"),
     *("log", "covers", "offset_method", "series", "first_utc", "last_utc", "boundary"),
     *("domain", "in_total"),
@@ -71,6 +53,8 @@ _COUNTS = (
     *("df", "error_df", "n_possible", "n_members"),
     *("n_feasible", "n_alternatives", "n_references"),
     *("samples", "rows", "missing", "negative", "duplicates", "out_of_order", "records"),
+    *("draws", "n_front_without", "n_front_without_lo", "n_front_without_hi", "n_front_with", "n_only_with"),
+    *("n_above_threshold", "n_only_with_lo", "n_only_with_hi", "front_without", "front_with", "size"),
 )
 
 
@@ -97,6 +81,12 @@ def _is_text(column: str) -> bool:
     return column in _TEXT or (is_knob(column) and not _is_whole(column))
 
 
+_KEY = ("experiment", "workload", "configuration", "repetition", "host")
+"""Columns in which no two rows are alike."""
+
+_KEY_WORDS = "experiment, workload, configuration, repetition and host"
+
+
 def _key(record: Record) -> tuple[str, ...]:
     identity = record["identity"]
     return (
@@ -108,29 +98,44 @@ def _key(record: Record) -> tuple[str, ...]:
     )
 
 
+def _contradiction(record: Record) -> str | None:
+    named = record["identity"]["configuration_id"]
+    made = configuration_from_dict(record["identity"]["configuration"]).id
+    return None if named == made else f"configuration_id is {named!r}, but its knobs make {made!r}"
+
+
 def accept(reading: Reading) -> Reading:
     """Refuse, by name, what is a valid record but must not enter a table.
 
     That is a record whose id contradicts its knobs, and a second record of the same experiment, workload,
     configuration, repetition and host: the first in the order of paths stays.
     """
-    first: dict[tuple[str, ...], Path] = {}
-    good: list[tuple[Path, Record]] = []
-    refused = list(reading.refused)
-    for path, record in sorted(reading.records, key=lambda item: str(item[0])):
-        named = record["identity"]["configuration_id"]
-        made = configuration_from_dict(record["identity"]["configuration"]).id
-        if named != made:
-            refused.append(f"{path}: configuration_id is {named!r}, but its knobs make {made!r}")
-        elif _key(record) in first:
-            refused.append(f"{path}: duplicate of {first[_key(record)]} (same {_KEY_WORDS})")
+    found = sorted(reading.records, key=lambda item: str(item[0]))
+    refused = _refusals(
+        [str(path) for path, _ in found],
+        [_contradiction(record) for _, record in found],
+        [_key(record) for _, record in found],
+    )
+    good = tuple(item for i, item in enumerate(found) if i not in refused)
+    return Reading(good, (*reading.refused, *refused.values()))
+
+
+def _refusals(
+    paths: Sequence[str], contradictions: Sequence[str | None], keys: Iterable[tuple[str, ...]]
+) -> dict[int, str]:
+    """Which of the records must not enter a table, with the line that says why, in the order of paths."""
+    first: dict[tuple[str, ...], str] = {}
+    refused: dict[int, str] = {}
+    entries = list(zip(paths, contradictions, keys, strict=True))
+    for i in sorted(range(len(entries)), key=lambda i: paths[i]):
+        path, contradiction, key = entries[i]
+        if contradiction is not None:
+            refused[i] = f"{path}: {contradiction}"
+        elif key in first:
+            refused[i] = f"{path}: duplicate of {first[key]} (same {_KEY_WORDS})"
         else:
-            first[_key(record)] = path
-            good.append((path, record))
-    return Reading(tuple(good), tuple(refused))
-
-
-_KEY_WORDS = "experiment, workload, configuration, repetition and host"
+            first[key] = path
+    return refused
 
 
 def refused_table(paths: Iterable[str | Path], reading: Reading) -> pd.DataFrame:
@@ -149,118 +154,104 @@ def _split(line: str, known: set[str]) -> tuple[str, str]:
     return "", line
 
 
-def measurements_table(reading: Reading, prices: Mapping[str, float]) -> pd.DataFrame:
-    """One row per record of ``reading``, in run order per experiment and host.
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows of some records on their way to a measurements table.
 
-    ``prices`` are dollars per core and per GPU hour (``core_hour_usd``, ``gpu_hour_usd``); costs are computed from them
-    and not taken from the record. ``pas`` is the product over the stages of accuracy as a fraction, ``pas_rank`` the
-    rank-normalised sum of IPA v1 (arXiv:2308.12871v1): the variants of a stage sorted by accuracy score
-    r / (|M_s| - 1) with r from 0, a single variant scores 1; ranked among the variants that this table holds, equal
-    accuracies sharing their mean rank.
+    ``frame`` has a typed row for each; ``kinds`` and ``contradictions`` (an id that its knobs do not make, in words) go
+    with its rows. ``refused`` maps the path of a file left out to a line on it.
     """
-    records = [record for _, record in accept(reading).records]
-    records.sort(key=lambda r: (r["identity"]["experiment"], r["provenance"]["host"], r["identity"]["order"], _key(r)))
-    knobs: dict[str, None] = {}
-    stages: dict[str, None] = {}
-    domains: dict[str, None] = {}
-    for record in records:
+
+    frame: pd.DataFrame
+    kinds: tuple[Kind, ...]
+    contradictions: tuple[str | None, ...]
+    refused: Mapping[str, str]
+
+
+def part_of(records: Iterable[tuple[str, Record]], prices: Mapping[str, float]) -> Part:
+    """Rows of records with their paths; each record can go once its row is made."""
+    rows, kinds, contradictions = [], [], []
+    for path, record in records:
         configuration = configuration_from_dict(record["identity"]["configuration"])
-        knobs |= dict.fromkeys(configuration.knobs())
-        stages |= dict.fromkeys(stage.stage for stage in configuration.stages)
-        domains |= dict.fromkeys(domain["domain"] for domain in (record["energy"] or {}).get("domains", []))
-    per_stage = [f"{stage}.{figure}" for stage in stages for figure in (*STAGE_FIGURES, "accuracy")]
-    per_domain = [f"{domain}.{kind}" for domain in domains for kind in ("gross_j", "net_j")]
-    columns = [
-        *("experiment", "configuration", "pipeline", "workload", "block", "repetition", "role", "order", "host"),
-        *("weights", "state", "reason"),
-        *knobs,
-        *("window_s", "start_utc", "sent", "completed", "dropped", "failed", "throughput_rps", "offered_rps"),
-        *(f"latency_{name}_s" for name in LATENCIES),
-        *per_stage,
-        *("pas", "pas_rank", "cores", "gpus", "usd_per_hour", "usd_per_1000_requests"),
-        *("evidence", "estimated_fraction", "meters"),
-        *ENERGY_TOTALS,
-        *per_domain,
-        *("verdict", "flags", "foreign_cores", "own_cores", "tries", "workload_settings"),
-        *("settings_digest", "protocol_digest"),
-    ]
-    frame = pd.DataFrame([_row(record, prices) for record in records], columns=columns)
-    frame["pas_rank"] = _rank_normalised(frame, list(stages))
-    return _typed(frame)
-
-
-def _row(record: Record, prices: Mapping[str, float]) -> dict[str, Any]:
-    identity, status, provenance = record["identity"], record["status"], record["provenance"]
-    configuration = configuration_from_dict(identity["configuration"])
-    row: dict[str, Any] = {
-        "configuration": identity["configuration_id"],
-        "pipeline": configuration.pipeline,
-        "host": provenance["host"],
-        "weights": (provenance["weights"] or {}).get("weights") or UNKNOWN_WEIGHTS,
-        "state": status["state"],
-        "reason": status["reason"],
-        "cores": configuration.cores,
-        "gpus": configuration.gpus,
-        "usd_per_hour": cost.usd_per_hour(configuration.cores, configuration.gpus, prices),
-        "tries": 1 + len(record["earlier_tries"]),
-        "workload_settings": json.dumps(identity["workload_settings"], sort_keys=True),
-        "settings_digest": settings_digest(record),
-        "protocol_digest": provenance["protocol_digest"],
-    }
-    row |= {name: identity[name] for name in ("experiment", "workload", "block", "repetition", "role", "order")}
-    row |= configuration.knobs()
-    return (
-        row | _window_and_service(record, row["usd_per_hour"]) | _accuracy(record) | _energy(record) | _quality(record)
+        rows.append(row_of(path, record, configuration, prices))
+        kinds.append(kind_of(record, configuration))
+        contradictions.append(_contradiction(record))
+    try:
+        return Part(_typed(pd.DataFrame(rows)), tuple(kinds), tuple(contradictions), {})
+    except (OverflowError, TypeError, ValueError):
+        faults = [_unfit(row) for row in rows]
+    fit = [i for i, fault in enumerate(faults) if fault is None]
+    return Part(
+        _typed(pd.DataFrame([rows[i] for i in fit])),
+        tuple(kinds[i] for i in fit),
+        tuple(contradictions[i] for i in fit),
+        {row["path"]: f"{row['path']}: {fault}" for row, fault in zip(rows, faults, strict=True) if fault is not None},
     )
 
 
-def _window_and_service(record: Record, hourly_usd: float) -> dict[str, Any]:
-    row: dict[str, Any] = {}
-    if record["window"] is not None:
-        row = {"window_s": record["window"]["duration_s"], "start_utc": record["window"]["start_utc"]}
-    service = record["service"]
-    if service is None:
-        return row
-    row |= {name: service[name] for name in ("sent", "completed", "dropped", "failed", "throughput_rps", "offered_rps")}
-    row |= {f"latency_{name}_s": service["latency"][f"{name}_s"] for name in LATENCIES}
-    row |= {
-        f"{stage}.{figure}": figures[figure] for stage, figures in service["stages"].items() for figure in STAGE_FIGURES
-    }
-    row["usd_per_1000_requests"] = cost.usd_per_1000_requests(hourly_usd, service["throughput_rps"])
-    return row
+def _unfit(row: Mapping[str, Any]) -> str | None:
+    """What in a row no table can hold, in words; None when it fits."""
+    for name, value in row.items():
+        try:
+            _typed(pd.DataFrame([{name: value}]))
+        except (OverflowError, TypeError, ValueError):
+            return f"{name} is {str(value)[:30]}, which is too large a number for a table"
+    return None
 
 
-def _accuracy(record: Record) -> dict[str, Any]:
-    accuracy = record["accuracy"]
-    if accuracy is None:
-        return {}
-    return {f"{stage}.accuracy": entry["value"] for stage, entry in accuracy["stages"].items()} | {
-        "pas": accuracy["pas"]
-    }
+def measurements_table(reading: Reading, prices: Mapping[str, float]) -> pd.DataFrame:
+    """One row per record of ``reading`` that :func:`accept` accepts; see :func:`assembled`.
+
+    Raises ValueError for a record with a whole number that no table can hold.
+    """
+    part = part_of(((str(path), record) for path, record in reading.records), prices)
+    if part.refused:
+        raise ValueError("; ".join(part.refused.values()))
+    return assembled([part])[0]
 
 
-def _energy(record: Record) -> dict[str, Any]:
-    energy = record["energy"]
-    if energy is None:
-        return {}
-    row = {name: energy[name] for name in ("evidence", "estimated_fraction", *ENERGY_TOTALS)}
-    row["meters"] = meters_of(energy["domains"])
-    for domain in energy["domains"]:
-        row |= {f"{domain['domain']}.{kind}": domain[kind] for kind in ("gross_j", "net_j")}
-    return row
+def assembled(parts: Sequence[Part]) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The measurements table, one row per accepted record in run order per experiment and host, and what was refused.
+
+    Costs are computed from today's prices (``core_hour_usd``, ``gpu_hour_usd``, dollars per core and per GPU hour) and
+    not taken from the record. ``pas`` is the product over the stages of accuracy as a fraction, ``pas_rank`` the
+    rank-normalised sum of IPA v1 (arXiv:2308.12871v1): the variants of a stage sorted by accuracy score
+    r / (|M_s| - 1) with r from 0, a single variant scores 1; ranked among the variants that this table holds, equal
+    accuracies sharing their mean rank. The lines on refused files are in the order of ``parts``, then those that
+    :func:`accept` tells in the order of paths.
+    """
+    filled = [part.frame for part in parts if len(part.frame)]
+    everything = pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=["path", "order", *_KEY])
+    kinds = [kind for part in parts for kind in part.kinds]
+    keys = list(zip(*(everything[name].tolist() for name in _KEY), strict=True))
+    contradictions = [words for part in parts for words in part.contradictions]
+    refused = _refusals(everything["path"].tolist(), contradictions, keys)
+    places = list(zip(*(everything[name].tolist() for name in ("experiment", "host", "order")), keys, strict=True))
+    ordered = sorted((i for i in range(len(places)) if i not in refused), key=places.__getitem__)
+    found = dict.fromkeys(kinds[i] for i in ordered)
+    knobs, stages, domains = (
+        tuple(dict.fromkeys(name for kind in found for name in kind[part])) for part in range(len(Kind._fields))
+    )
+    frame = _typed(everything.iloc[ordered].reindex(columns=_columns(knobs, stages, domains)).reset_index(drop=True))
+    frame["pas_rank"] = _rank_normalised(frame, stages)
+    return frame, (*(line for part in parts for line in part.refused.values()), *refused.values())
 
 
-def _quality(record: Record) -> dict[str, Any]:
-    quality = record["quality"]
-    if quality is None:
-        return {}
-    flags = ";".join(dict.fromkeys(flag["flag"] for flag in quality["flags"]))
-    return {
-        "verdict": quality["verdict"],
-        "flags": flags or None,
-        "foreign_cores": quality["foreign_cores"],
-        "own_cores": quality["own_cores"],
-    }
+def _columns(knobs: Sequence[str], stages: Sequence[str], domains: Sequence[str]) -> list[str]:
+    return [
+        *("experiment", "configuration", "pipeline", "workload", "block", "repetition", "role", "order", "path"),
+        *("host", "weights", "state", "reason"),
+        *knobs,
+        *("window_s", "start_utc", "sent", "completed", "dropped", "failed", "throughput_rps", "offered_rps"),
+        *(f"latency_{name}_s" for name in LATENCIES),
+        *(f"{stage}.{figure}" for stage in stages for figure in (*STAGE_FIGURES, "accuracy")),
+        *("pas", "pas_rank", "cores", "gpus", "usd_per_hour", "usd_per_1000_requests"),
+        *("evidence", "estimated_fraction", "meters"),
+        *ENERGY_TOTALS,
+        *(f"{domain}.{kind}" for domain in domains for kind in ("gross_j", "net_j")),
+        *("verdict", "flags", "foreign_cores", "own_cores", "tries", "workload_settings"),
+        *("settings_digest", "protocol_digest"),
+    ]
 
 
 def _rank_normalised(frame: pd.DataFrame, stages: Sequence[str]) -> pd.Series:
@@ -288,7 +279,8 @@ def _typed(frame: pd.DataFrame) -> pd.DataFrame:
             columns[name] = pd.to_numeric(column).astype("Int64")
         elif column.dtype == object or not pd.api.types.is_string_dtype(column):
             # A number too large for a float reads as infinite: not a figure.
-            columns[name] = pd.to_numeric(column).astype("float64").map(finite).astype("float64")
+            numbers = pd.to_numeric(column).astype("float64")
+            columns[name] = numbers.where(np.isfinite(numbers))
         else:
             columns[name] = column
     return pd.DataFrame(columns, index=frame.index)
