@@ -51,7 +51,7 @@ _COUNTS = (
     "n_gross",
     "n_net",
     *("df", "error_df", "n_possible", "n_members"),
-    *("n_feasible", "n_alternatives", "n_references"),
+    *("n_feasible", "n_alternatives", "n_references", "n_with_alternative"),
     *("samples", "rows", "missing", "negative", "duplicates", "out_of_order", "records"),
     *("draws", "n_front_without", "n_front_without_lo", "n_front_without_hi", "n_front_with", "n_only_with"),
     *("n_above_threshold", "n_only_with_lo", "n_only_with_hi", "front_without", "front_with", "size"),
@@ -170,22 +170,30 @@ class Part:
 
 def part_of(records: Iterable[tuple[str, Record]], prices: Mapping[str, float]) -> Part:
     """Rows of records with their paths; each record can go once its row is made."""
-    rows, kinds, contradictions = [], [], []
+    rows: list[dict[str, Any]] = []
+    kinds: list[Kind] = []
+    contradictions: list[str | None] = []
+    refused: dict[str, str] = {}
     for path, record in records:
         configuration = configuration_from_dict(record["identity"]["configuration"])
-        rows.append(row_of(path, record, configuration, prices))
+        try:
+            rows.append(row_of(path, record, configuration, prices))
+        except OverflowError as error:
+            refused[path] = f"{path}: a number in it is too large for a table ({error})"
+            continue
         kinds.append(kind_of(record, configuration))
         contradictions.append(_contradiction(record))
     try:
-        return Part(_typed(pd.DataFrame(rows)), tuple(kinds), tuple(contradictions), {})
+        return Part(_typed(pd.DataFrame(rows)), tuple(kinds), tuple(contradictions), refused)
     except (OverflowError, TypeError, ValueError):
         faults = [_unfit(row) for row in rows]
     fit = [i for i, fault in enumerate(faults) if fault is None]
+    refused |= {row["path"]: f"{row['path']}: {fault}" for row, fault in zip(rows, faults, strict=True) if fault}
     return Part(
         _typed(pd.DataFrame([rows[i] for i in fit])),
         tuple(kinds[i] for i in fit),
         tuple(contradictions[i] for i in fit),
-        {row["path"]: f"{row['path']}: {fault}" for row, fault in zip(rows, faults, strict=True) if fault is not None},
+        refused,
     )
 
 
