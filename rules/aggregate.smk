@@ -18,7 +18,7 @@ rule aggregate_records:
         "logs/{experiment}/aggregate_records.log",
     conda:
         "../environment.yaml"
-    threads: 1
+    threads: 4
     params:
         code=analysis_digest(),
         prices=study.settings["prices"],

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.weightstats import DescrStatsW
 
-from ipa_energy.analysis import aggregate, tables
+from ipa_energy.analysis import aggregate, rows, tables
 from ipa_energy.plan import GRID
 from ipa_energy.record import Reading, read_records
 from synthetic_records import (
@@ -45,7 +45,7 @@ def test_every_record_is_a_row_failed_and_not_run_ones_too_with_nulls_not_zeros(
     table = table_of(records)
     assert table["state"].tolist() == ["ok", "failed", "not_run"]
     assert table.loc[1, "reason"] == "out of memory"
-    assert table.loc[2, "weights"] == tables.UNKNOWN_WEIGHTS
+    assert table.loc[2, "weights"] == rows.UNKNOWN_WEIGHTS
     for name in ("sent", "throughput_rps", "latency_p99_s", "pas", "gross_j", "net_j_per_request", "evidence", "flags"):
         assert table.loc[[1, 2], name].isna().all(), name
     # What is known without running stays.

@@ -7,11 +7,11 @@ refused.csv (files that are no usable records, with the reason).
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ipa_energy.analysis import aggregate, tables
+from ipa_energy.analysis import aggregate, intake, tables
 from ipa_energy.external.join import join_external
 from ipa_energy.external.settings import RECORD, log_settings
 from ipa_energy.joblog import redirect_to
-from ipa_energy.record import read_records
+from ipa_energy.record import Reading
 
 
 def main(
@@ -22,11 +22,12 @@ def main(
     *,
     external: str | None = None,
     external_logs: Mapping[str, Mapping[str, Any]] | None = None,
+    processes: int = 1,
 ) -> None:
     """Read the records, and the table ``external`` of the cut logs if there is one, and write the four tables."""
-    reading = tables.accept(read_records(paths))
+    read, refused = intake.read_measurements(paths, prices, processes)
     measurements = join_external(
-        tables.measurements_table(reading, prices),
+        read,
         None if external is None else tables.read_csv(external),
         {name: log_settings(name, settings) for name, settings in (external_logs or {}).items()},
         analysis.get("energy_from", RECORD),
@@ -35,11 +36,9 @@ def main(
     tables.write_csv(outputs["measurements"], measurements)
     tables.write_csv(outputs["configurations"], configurations)
     tables.write_csv(outputs["anchors"], aggregate.anchor_table(measurements))
-    tables.write_csv(outputs["refused"], tables.refused_table(paths, reading))
-    print(
-        f"{len(reading.records)} records of {len(configurations)} configurations, {len(reading.refused)} files refused"
-    )
-    for line in reading.refused:
+    tables.write_csv(outputs["refused"], tables.refused_table(paths, Reading((), refused)))
+    print(f"{len(read)} records of {len(configurations)} configurations, {len(refused)} files refused")
+    for line in refused:
         print(f"refused: {line}")
 
 
@@ -52,4 +51,5 @@ if __name__ == "__main__":
         snakemake.params.analysis,
         external=next(iter(snakemake.input.external), None),
         external_logs=snakemake.params.external_logs,
+        processes=snakemake.threads,
     )

@@ -14,7 +14,8 @@ import pandas as pd
 from scipy import stats
 
 from ipa_energy.analysis.cells import CELL, WAY, in_cells
-from ipa_energy.analysis.tables import ENERGY_TOTALS, LATENCIES, knob_columns
+from ipa_energy.analysis.rows import ENERGY_TOTALS, LATENCIES
+from ipa_energy.analysis.tables import knob_columns
 from ipa_energy.plan import GRID
 
 METRICS = (

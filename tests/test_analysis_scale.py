@@ -1,0 +1,107 @@
+"""Many records: read in parts and by several processes, the tables are those of reading one after the other."""
+
+import copy
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ipa_energy.analysis import intake, tables
+from ipa_energy.configuration import Configuration, Platform, StageKnobs
+from ipa_energy.record import read_records, write_record
+from synthetic_records import (
+    ESTIMATE,
+    NVML,
+    PRICES,
+    RAPL,
+    make_record,
+    synthetic_study,
+    video_grid,
+    write_damaged,
+    write_study,
+)
+
+SMALL = video_grid(classifiers=("resnet18", "resnet50"))
+OTHER = Configuration("other", (StageKnobs("classify", "resnet34", 2, 1, 1),), Platform(device="cuda"))
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    """Studies of several hosts, meters and pipelines, damaged files, duplicates, contradictions; in a mixed order."""
+    folder = tmp_path_factory.mktemp("records")
+    records = synthetic_study("coupled", SMALL, blocks=2, anchor=True)
+    records += synthetic_study("independent", SMALL, blocks=2, host="host-b", domains=[NVML, ESTIMATE])
+    records += [
+        make_record(OTHER, latency_s=0.1, net_j_per_request=1.0, block=b, order=b, experiment=name, domains=[RAPL])
+        for b in (1, 2)
+        for name in ("other", "another")
+    ]
+    records += [
+        make_record(SMALL[0], latency_s=0.1, net_j_per_request=None, block=8, state="failed", host="host-c"),
+        make_record(SMALL[0], latency_s=0.1, net_j_per_request=None, block=9, evidence="none", flags=["a", "b"]),
+    ]
+    found = []
+    for i, record in enumerate(records):
+        found += write_study(folder / record["identity"]["experiment"] / f"{i % 7}", [record])
+    found += write_damaged(folder / "bad", records[0])
+    twice, contradicting = copy.deepcopy(records[3]), copy.deepcopy(records[5])
+    contradicting["identity"]["configuration_id"] = "something"
+    for name, record in {"0: twice": twice, "zz twice": twice, "id": contradicting}.items():
+        write_record(folder / f"{name}.json", record)
+        found.append(folder / f"{name}.json")
+    found += [folder / "missing.json", found[4]]
+    return [str(path) for path in sorted(found, key=lambda path: hash_of(path, folder))]
+
+
+def hash_of(path, folder):
+    return sum(map(ord, str(path.relative_to(folder)))) % 97, str(path)
+
+
+def test_parts_give_the_table_and_the_refusals_of_reading_one_by_one(paths, monkeypatch):
+    reading = tables.accept(read_records(paths))
+    expected = tables.measurements_table(reading, PRICES)
+    assert len(reading.refused) >= 9
+    for chunk in (1, 7, 10**6):
+        monkeypatch.setattr(intake, "_CHUNK", chunk)
+        table, refused = intake.read_measurements(paths, PRICES)
+        pd.testing.assert_frame_equal(table, expected, check_exact=True)
+        assert refused == reading.refused
+
+
+def test_processes_change_neither_table_nor_refusals(paths, monkeypatch):
+    monkeypatch.setattr(intake, "_CHUNK", 20)
+    table, refused = intake.read_measurements(paths, PRICES)
+    monkeypatch.setattr(intake, "_SPREAD_FROM", 10)
+    spread, told = intake.read_measurements(paths, PRICES, processes=2)
+    pd.testing.assert_frame_equal(spread, table, check_exact=True)
+    assert told == refused
+
+
+def test_rows_name_the_files_as_they_were_given(paths):
+    table, _ = intake.read_measurements(paths, PRICES)
+    assert set(table["path"]) <= set(paths)
+    row = table.iloc[0]
+    identity = json.loads(Path(row["path"]).read_text())["identity"]
+    assert (identity["configuration_id"], identity["order"]) == (row["configuration"], row["order"])
+
+
+def test_a_number_that_no_table_can_hold_is_refused_by_name_and_the_rest_is_read(tmp_path):
+    records = synthetic_study("coupled", SMALL[:2], blocks=2)
+    records[0]["service"]["sent"] = 10**30
+    records[1]["energy"]["gross_j"] = 10**400
+    records[2]["service"]["throughput_rps"] = 10**400
+    paths = [str(path) for path in write_study(tmp_path, records)]
+    table, refused = intake.read_measurements(paths, PRICES)
+    assert [line.partition(": ")[0] for line in refused] == paths[:3]
+    for line, words in zip(refused, ("sent is 1000", "gross_j is 1000", "too large for a table"), strict=True):
+        assert words in line
+    assert table["path"].tolist() == paths[3:]
+    with pytest.raises(ValueError, match="sent is 1000"):
+        tables.measurements_table(read_records(paths), PRICES)
+
+
+def test_no_file_at_all_gives_an_empty_table_with_its_columns():
+    table, refused = intake.read_measurements([], PRICES, processes=2)
+    assert (len(table), refused) == (0, ())
+    assert {"path", "order", "usd_per_hour"} <= set(table.columns)
