@@ -2,14 +2,18 @@
 
 import copy
 import json
+import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ipa_energy.analysis import intake, tables
+from ipa_energy.analysis import aggregate, cells, intake, tables
 from ipa_energy.configuration import Configuration, Platform, StageKnobs
-from ipa_energy.record import read_records, write_record
+from ipa_energy.record import Reading, read_records, write_record
 from synthetic_records import (
     ESTIMATE,
     NVML,
@@ -105,3 +109,61 @@ def test_no_file_at_all_gives_an_empty_table_with_its_columns():
     table, refused = intake.read_measurements([], PRICES, processes=2)
     assert (len(table), refused) == (0, ())
     assert {"path", "order", "usd_per_hour"} <= set(table.columns)
+
+
+def configurations_one_by_one(measurements, confidence, drop_flags):
+    """The configurations table, group by group."""
+    fixed = [name for name in measurements.columns if name.endswith(".accuracy")]
+    fixed += ["pas", "pas_rank", "cores", "gpus", "usd_per_hour"]
+    rows = []
+    for key, group in cells.in_cells(measurements, drop_flags).groupby(["configuration", *cells.CELL], sort=True):
+        chosen, ok = group[group["usable"]], group["state"] == "ok"
+        row = dict(zip(["configuration", *cells.CELL], key, strict=True))
+        row |= {name: group[name].iloc[0] for name in tables.knob_columns(measurements)}
+        row |= {
+            "n": len(chosen),
+            "n_recorded": len(group),
+            "n_flagged": int((ok & group["flags"].notna()).sum()),
+            "n_dropped": int((ok & group["dropping"]).sum()),
+            "n_other_settings": int(group["other_way"].notna().sum()),
+            "n_failed": int((group["state"] == "failed").sum()),
+            "n_not_run": int((group["state"] == "not_run").sum()),
+            "n_gross": int(chosen["gross_j_per_request"].notna().sum()),
+            "n_net": int(chosen["net_j_per_request"].notna().sum()),
+        }
+        row |= {name: next(iter(group[name].dropna()), None) for name in fixed}
+        row["evidence"] = aggregate.evidence_of(chosen["evidence"])
+        for metric in aggregate.METRICS:
+            names = (metric, f"{metric}_lo", f"{metric}_hi")
+            row |= dict(zip(names, aggregate.t_interval(chosen[metric], confidence), strict=True))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def test_configurations_all_at_once_are_those_of_one_by_one(paths, tmp_path):
+    records = [record for _, record in tables.accept(read_records(paths)).records]
+    for i, record in enumerate(records):
+        if i % 11 == 0:
+            record["provenance"]["protocol_digest"] = "1" * 64
+        if i % 5 == 0 and record["energy"] is not None:
+            record["energy"]["net_j_per_request"] = None
+            record["quality"]["flags"] = [{"flag": "late", "value": 1.0, "threshold": 0.5, "meaning": "x"}]
+    reading = Reading(tuple((Path(f"{i:05}"), record) for i, record in enumerate(records)), ())
+    measurements = tables.measurements_table(reading, PRICES)
+    for flags in ([], ["late"]):
+        table = aggregate.configurations_table(measurements, 0.9, flags)
+        expected = configurations_one_by_one(measurements, 0.9, flags)
+        assert {"mixed", "measured"} <= set(table["evidence"].dropna())
+        for name, frame in {"table": table, "expected": expected}.items():
+            tables.write_csv(tmp_path / name, frame)
+        assert (tmp_path / "table").read_text() == (tmp_path / "expected").read_text()
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.floats(-1e6, 1e6) | st.just(math.nan)), max_size=40))
+def test_intervals_of_many_groups_are_those_of_each(drawn):
+    index = np.array([group for group, _ in drawn], dtype=np.int64)
+    values = np.array([value for _, value in drawn], dtype=float)
+    found = np.array(aggregate.t_intervals(values, index, 5, 0.95)).T
+    for group in range(5):
+        expected = [math.nan if x is None else x for x in aggregate.t_interval(values[index == group], 0.95)]
+        assert found[group] == pytest.approx(expected, rel=1e-12, abs=1e-9, nan_ok=True)

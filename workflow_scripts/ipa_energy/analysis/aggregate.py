@@ -6,17 +6,21 @@ configuration in each cell (:mod:`ipa_energy.analysis.cells`), and the anchors t
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Collection, Iterable
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
 
 from ipa_energy.analysis.cells import CELL, WAY, in_cells
 from ipa_energy.analysis.rows import ENERGY_TOTALS, LATENCIES
 from ipa_energy.analysis.tables import knob_columns
 from ipa_energy.plan import GRID
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 METRICS = (
     "throughput_rps",
@@ -65,47 +69,81 @@ def configurations_table(measurements: pd.DataFrame, confidence: float, drop_fla
     """
     fixed = [name for name in measurements.columns if str(name).endswith(".accuracy")]
     fixed += ["pas", "pas_rank", "cores", "gpus", "usd_per_hour"]
-    counts = [
-        "n",
-        "n_recorded",
-        "n_flagged",
-        "n_dropped",
-        "n_other_settings",
-        "n_failed",
-        "n_not_run",
-        "n_gross",
-        "n_net",
-    ]
-    metrics = list(itertools.chain.from_iterable((m, f"{m}_lo", f"{m}_hi") for m in METRICS))
-    columns = ["configuration", *CELL, *knob_columns(measurements), *counts, *fixed, "evidence", *metrics]
-    rows = []
-    for key, group in in_cells(measurements, drop_flags).groupby(["configuration", *CELL], sort=True):
-        chosen, ok = group[group["usable"]], group["state"] == "ok"
-        row: dict[str, object] = dict(zip(["configuration", *CELL], key, strict=True))
-        row |= {name: group[name].iloc[0] for name in knob_columns(measurements)}
-        row |= {
-            "n": len(chosen),
-            "n_recorded": len(group),
-            "n_flagged": int((ok & group["flags"].notna()).sum()),
-            "n_dropped": int((ok & group["dropping"]).sum()),
-            "n_other_settings": int(group["other_way"].notna().sum()),
-            "n_failed": int((group["state"] == "failed").sum()),
-            "n_not_run": int((group["state"] == "not_run").sum()),
-            "n_gross": int(chosen["gross_j_per_request"].notna().sum()),
-            "n_net": int(chosen["net_j_per_request"].notna().sum()),
-            "evidence": evidence_of(chosen["evidence"]),
-        }
-        row |= {name: _first(group[name]) for name in fixed}
-        for metric in METRICS:
-            row[metric], row[f"{metric}_lo"], row[f"{metric}_hi"] = t_interval(chosen[metric], confidence)
-        rows.append(row)
-    frame = pd.DataFrame(rows, columns=columns)
-    return frame.astype(dict.fromkeys([*metrics, "pas", "pas_rank"], "float64") | {"evidence": "str"})
+    celled = in_cells(measurements, drop_flags)
+    usable, ok, state = celled["usable"], celled["state"] == "ok", celled["state"]
+    counted = {
+        "n": usable,
+        "n_recorded": pd.Series(True, index=celled.index),
+        "n_flagged": ok & celled["flags"].notna(),
+        "n_dropped": ok & celled["dropping"],
+        "n_other_settings": celled["other_way"].notna(),
+        "n_failed": state == "failed",
+        "n_not_run": state == "not_run",
+        "n_gross": usable & celled["gross_j_per_request"].notna(),
+        "n_net": usable & celled["net_j_per_request"].notna(),
+    }
+    keys = ["configuration", *CELL]
+    knobs = knob_columns(measurements)
+    group = celled.groupby(keys, sort=True)
+    index: Ints = np.asarray(group.ngroup(), dtype=np.int64)
+    size = group.ngroups
+    columns: dict[str, object] = {
+        str(name): values.reset_index(drop=True)
+        for name, values in _first_rows(celled, index, size)[[*keys, *knobs]].items()
+    }
+    columns |= {name: np.bincount(index[marked.to_numpy()], minlength=size) for name, marked in counted.items()}
+    columns |= {name: group[name].first().reset_index(drop=True) for name in fixed}
+    columns["evidence"] = _evidences(celled["evidence"].where(usable), index, size)
+    for metric in METRICS:
+        values = celled[metric].where(usable).to_numpy(dtype=float)
+        columns[metric], columns[f"{metric}_lo"], columns[f"{metric}_hi"] = t_intervals(values, index, size, confidence)
+    frame = pd.DataFrame(columns)
+    return frame.astype(dict.fromkeys(["pas", "pas_rank"], "float64") | {"evidence": "str"})
 
 
-def _first(column: pd.Series) -> object:
-    known = column.dropna()
-    return None if known.empty else known.iloc[0]
+def _first_rows(celled: pd.DataFrame, index: Ints, size: int) -> pd.DataFrame:
+    """The first row of each group."""
+    first = np.full(size, len(index))
+    np.minimum.at(first, index, np.arange(len(index)))
+    return celled.iloc[first]
+
+
+def _evidences(kinds: pd.Series, index: Ints, size: int) -> pd.Series:
+    """:func:`evidence_of` for each group."""
+    known = kinds.where(kinds != "none").groupby(index)
+    together = known.first().where(known.nunique() < 2, "mixed")
+    return together.reindex(range(size))
+
+
+def t_intervals(values: Floats, index: Ints, size: int, confidence: float) -> tuple[Floats, Floats, Floats]:
+    """:func:`t_interval` of many groups at once: mean, lo and hi, each of shape (size,), NaN where there is none.
+
+    ``values`` and ``index``, shape (n,), are figures, NaN where null, and the group of each, from 0.
+    """
+    known = ~np.isnan(values)
+    values, index = values[known], index[known]
+    count = np.bincount(index, minlength=size)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = _sums(values, index, count) / count
+        variance = _sums((values - mean[index]) ** 2, index, count) / (count - 1)
+        half = stats.t.ppf((1 + confidence) / 2, np.maximum(count - 1, 1)) * np.sqrt(variance / count)
+    half[count < 2] = np.nan
+    return mean, mean - half, mean + half
+
+
+def _sums(values: Floats, index: Ints, count: Ints) -> Floats:
+    """Sum of each group, the rounding error of every addition added at the end (Neumaier 1974): as good as fsum."""
+    order = np.argsort(index, kind="stable")
+    starts = np.cumsum(count) - count
+    total, lost = np.zeros(len(count)), np.zeros(len(count))
+    for nth in range(int(count.max(initial=0))):
+        at = np.flatnonzero(count > nth)
+        term = values[order[starts[at] + nth]]
+        new = total[at] + term
+        larger = np.abs(total[at]) >= np.abs(term)
+        lost[at] += np.where(larger, (total[at] - new) + term, (term - new) + total[at])
+        total[at] = new
+    return total + lost
 
 
 def anchor_table(measurements: pd.DataFrame) -> pd.DataFrame:
