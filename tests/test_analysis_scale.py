@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipa_energy.analysis import aggregate, cells, intake, tables
@@ -167,3 +167,83 @@ def test_intervals_of_many_groups_are_those_of_each(drawn):
     for group in range(5):
         expected = [math.nan if x is None else x for x in aggregate.t_interval(values[index == group], 0.95)]
         assert found[group] == pytest.approx(expected, rel=1e-12, abs=1e-9, nan_ok=True)
+
+
+def cells_one_by_one(grid, drop_flags):
+    """(record, meters) to what else in_cells says, record by record."""
+    energetic = grid[grid["meters"].notna()]
+    entries = []
+    for record, row in grid.iterrows():
+        place = (energetic[cells.PLACE] == row[cells.PLACE]).all(axis=1)
+        same = place & (energetic["configuration"] == row["configuration"])
+        sets = [row["meters"]] if isinstance(row["meters"], str) else sorted(set(energetic.loc[same, "meters"]))
+        for meters in sets or sorted(set(energetic.loc[place, "meters"])) or [cells.NO_METERS]:
+            flags = row["flags"].split(";") if isinstance(row["flags"], str) else []
+            way = tuple(row[name] if isinstance(row[name], str) else "" for name in cells.WAY)
+            dropping = bool(set(flags) & set(drop_flags))
+            own = isinstance(row["meters"], str)
+            start = row["start_utc"] if isinstance(row["start_utc"], str) else ""
+            where = (*(row[name] for name in cells.PLACE), meters)
+            entries.append((where, record, dropping, row["state"] == "ok" and not dropping, own, way, start))
+    told = {}
+    for where, record, dropping, candidate, _, way, _ in entries:
+        voters = [e for e in entries if e[0] == where and e[3]]
+        voters = [e for e in voters if e[4]] or voters
+        votes = {}
+        for *_, cast, start in voters:
+            count, last = votes.get(cast, (0, ""))
+            votes[cast] = (count + 1, max(last, start))
+        other = None
+        if candidate:
+            common = max(votes, key=lambda w: (*votes[w], w))
+            words = ["settings"] * (way[:2] != common[:2]) + ["measuring code"] * (way[2] != common[2])
+            other = " and ".join(words) or None
+        told[record, where[-1]] = (dropping, candidate and other is None, other)
+    return told
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(SMALL[:2]),
+            st.sampled_from([[RAPL], [ESTIMATE], None, ()]),
+            st.sampled_from(["host-a", "host-b"]),
+            st.sampled_from("012"),
+            st.sampled_from([1, 2]),
+            st.booleans(),
+        ),
+        min_size=1,
+        max_size=9,
+    )
+)
+def test_cells_are_those_of_one_by_one(drawn):
+    records = []
+    for i, (configuration, domains, host, code, seed, flagged) in enumerate(drawn):
+        state = {"domains": domains} if domains is not None else {"state": "failed"}
+        record = make_record(
+            configuration,
+            latency_s=0.1,
+            net_j_per_request=1.0,
+            block=i + 1,
+            order=i // 2,
+            host=host,
+            settings={"seed": seed},
+            flags=["late"] * flagged,
+            **state,
+        )
+        record["provenance"]["protocol_digest"] = code * 64
+        records.append(record)
+    reading = Reading(tuple((Path(f"{i:05}"), record) for i, record in enumerate(records)), ())
+    grid = tables.measurements_table(reading, PRICES)
+    celled = cells.in_cells(grid, ["late"])
+    found = {
+        (row["record"], row["meters"]): (
+            row["dropping"],
+            row["usable"],
+            row["other_way"] if isinstance(row["other_way"], str) else None,
+        )
+        for _, row in celled.iterrows()
+    }
+    assert found == cells_one_by_one(grid, ["late"])
+    assert list(celled["record"]) == sorted(celled["record"])

@@ -52,7 +52,8 @@ def t_interval(values: Iterable[float], confidence: float) -> tuple[float | None
 
 def evidence_of(kinds: Iterable[object]) -> str | None:
     """What stands behind several energies together: the one kind they share, else ``mixed``; None without any."""
-    present = {str(kind) for kind in kinds if pd.notna(kind) and kind != "none"}  # type: ignore[call-overload]
+    different = kinds.unique() if isinstance(kinds, pd.Series) else kinds
+    present = {str(kind) for kind in different if pd.notna(kind) and kind != "none"}
     if len(present) > 1:
         return "mixed"
     return present.pop() if present else None

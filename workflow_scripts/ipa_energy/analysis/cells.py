@@ -7,9 +7,9 @@ measured alike.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection
 
+import numpy as np
 import pandas as pd
 
 from ipa_energy.plan import GRID
@@ -49,14 +49,11 @@ def in_cells(measurements: pd.DataFrame, drop_flags: Collection[str]) -> pd.Data
     own = grid["meters"].notna()
     of_configuration = _sets(grid[own], ["configuration", *PLACE])
     of_place = _sets(grid[own], PLACE)
-    choices = [
-        [meters]
-        if known
-        else of_configuration.get((configuration, *place)) or of_place.get(tuple(place)) or [NO_METERS]
-        for known, meters, configuration, *place in zip(
-            own, grid["meters"], grid["configuration"], *(grid[name] for name in PLACE), strict=True
-        )
-    ]
+    choices: list[object] = grid["meters"].tolist()
+    for at in np.flatnonzero(~own):
+        configuration, *place = grid.iloc[at][["configuration", *PLACE]]
+        sets = of_configuration.get((configuration, *place)) or of_place.get(tuple(place)) or [NO_METERS]
+        choices[at] = sets
     celled = grid.assign(meters=pd.Series(choices, index=grid.index, dtype="object"), own_meters=own)
     celled = celled.explode("meters").rename_axis("record").reset_index().astype({"meters": "str"})
     celled["dropping"] = has_flag(celled, drop_flags)
@@ -80,27 +77,26 @@ def left_out(celled: pd.DataFrame) -> pd.DataFrame:
 
 def _sets(records: pd.DataFrame, by: list[str]) -> dict[tuple[str, ...], list[str]]:
     found: dict[tuple[str, ...], list[str]] = {}
-    for *key, meters in sorted(set(records[[*by, "meters"]].itertuples(index=False, name=None))):
+    for *key, meters in sorted(records[[*by, "meters"]].drop_duplicates().itertuples(index=False, name=None)):
         found.setdefault(tuple(key), []).append(meters)
     return found
 
 
 def _other_ways(candidates: pd.DataFrame) -> pd.Series:
     """In what each record differs from the way most of its cell was measured, of equals the way used last; or null."""
-    found: dict[object, str] = {}
+    ways = candidates[WAY].fillna("")
     started = pd.to_datetime(candidates["start_utc"], utc=True, format="ISO8601", errors="coerce")
-    started = started.fillna(pd.Timestamp(0, tz="UTC"))
-    for _, group in candidates.groupby(CELL, sort=True):
-        ways = pd.Series(list(group[WAY].fillna("").itertuples(index=False, name=None)), index=group.index)
-        if ways.nunique() < 2:
-            continue
+    voting = ways.assign(started=started.fillna(pd.Timestamp(0, tz="UTC")))
+    found = pd.Series(index=candidates.index, dtype="object")
+    for rows in candidates.groupby(CELL).indices.values():
+        cell = ways.iloc[rows]
+        own = candidates["own_meters"].iloc[rows].to_numpy()
         # Records without energy stand here only as guests.
-        voters = ways[group["own_meters"]] if group["own_meters"].any() else ways
-        count = Counter(voters)
-        last = {way: started[voters.index[voters == way]].max() for way in count}
-        common = max(count, key=lambda way: (count[way], last[way], way))
-        for row, way in ways.items():
-            if way != common:
-                other = ["settings"] * (way[:-1] != common[:-1]) + ["measuring code"] * (way[-1] != common[-1])
-                found[row] = " and ".join(other)
-    return pd.Series(found, dtype="object")
+        votes = voting.iloc[rows[own] if own.any() else rows].groupby(WAY)["started"].agg(["size", "max"]).reset_index()
+        common = votes.sort_values(["size", "max", *WAY]).iloc[-1]
+        settings = (cell[SETTINGS] != common[SETTINGS]).any(axis=1)
+        code = cell["protocol_digest"] != common["protocol_digest"]
+        found.iloc[rows] = np.select(
+            [settings & code, settings, code], ["settings and measuring code", "settings", "measuring code"], ""
+        )
+    return found.replace("", None)
