@@ -1,4 +1,4 @@
-"""Inputs (rate and SLA) for which a choice is asked: those of the config, or reference inputs made from the measurements.
+"""Inputs (rate and SLA) for which a choice is asked: those of the config, or made from the measurements.
 
 The paper chooses a configuration for an input: a rate of requests and a bound on latency. Where a study names none, or
 none that anything measured can serve, quartiles of what was measured stand in for them, and say so.
@@ -36,7 +36,7 @@ class ReferenceInput:
 
 
 def given_inputs(inputs: Mapping[str, tuple[float, float]]) -> list[ReferenceInput]:
-    """The inputs of the config: name to (rate in requests/s, SLA in s). Raises ValueError for a negative rate or SLA."""
+    """The inputs of the config: name to (rate in requests/s, SLA in s). Raises ValueError for negative ones."""
     return [ReferenceInput(str(name), float(rate), float(sla), "config") for name, (rate, sla) in inputs.items()]
 
 
