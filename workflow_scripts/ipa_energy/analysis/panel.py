@@ -107,7 +107,7 @@ def panel_of(rows: pd.DataFrame, cell: tuple[str, ...], energy: str) -> Panel:
     good = (raw[:, logged] > 0).all(axis=1)
     table = raw[good].copy()
     table[:, logged] = np.log(table[:, logged])
-    kept = rows.loc[good.tolist()].reset_index(drop=True)
+    kept = pd.DataFrame(rows.loc[good.tolist()]).reset_index(drop=True)
     ids, index = np.unique(kept["configuration"].to_numpy(dtype=str), return_inverse=True)
     adjusted, trends, same_order, spent = _without_blocks(table, index, kept, tuple(columns))
     values, repetitions = _stacked(adjusted, index, len(ids))

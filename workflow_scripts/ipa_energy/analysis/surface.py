@@ -6,8 +6,10 @@ always leaves out the configuration that it predicts. So the product of a config
 the squared part of its energy that no replicate noise and no overfitting made: an errors-in-variables estimate of the
 variance between configurations at equal metrics.
 
-The surface is linear in the metrics plus cubic splines of each and all their products, by ridge regression whose
-penalty minimises the error of leaving one out (Allen 1974, PRESS). Metrics are noisy, too, which flattens slopes: the
+The surface is linear in the metrics, plus their products, cubic splines of each, and bumps over all of them (Nystroem's
+approximation of a Gaussian kernel), by ridge regression whose penalty minimises the error of leaving one out (Allen
+1974, PRESS). It follows anything smooth, and kinks after a fashion, but no steps; for those there is a second one, the
+best monotone curve of a single metric. Metrics are noisy, too, which flattens slopes: the
 fit uses what is expected of the true metrics given the noisy ones (regression calibration: Carroll, Ruppert, Stefanski
 and Crainiceanu, *Measurement Error in Nonlinear Models*, 2006, chapter 4), the prediction the metrics as measured.
 """
@@ -18,6 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.isotonic import IsotonicRegression
+from sklearn.kernel_approximation import Nystroem
 from sklearn.preprocessing import SplineTransformer
 
 Floats = NDArray[np.float64]
@@ -28,6 +32,8 @@ _LINEAR = 30.0
 log scales, which are power laws, come first."""
 
 _MOST_KNOTS = 6
+_MOST_BUMPS = 80
+_FOLDS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +68,15 @@ def calibrated(x: Floats, noise: Floats) -> Floats:
 
 
 class _Basis:
-    """Linear terms, products and cubic splines of metrics, centred on what it was made of."""
+    """Linear terms, products, cubic splines and bumps of metrics, centred on what it was made of."""
 
     def __init__(self, x: Floats) -> None:
         self._mean, scale = x.mean(axis=0), x.std(axis=0)
         self._scale = np.where(scale > 0, scale, 1.0)
         z = self._standard(x)
         self._splines = [_spline(column) for column in z.T]
+        # As wide as the metrics spread: narrower bumps follow noise, and were no better on kinks.
+        self._bumps = Nystroem(gamma=0.5, n_components=min(_MOST_BUMPS, len(z) // 2), random_state=0).fit(z)
         terms = self._terms(z)
         self._centre, spread = terms.mean(axis=0), terms.std(axis=0)
         self._spread = np.where(spread > 1e-9, spread, np.inf)
@@ -82,7 +90,7 @@ class _Basis:
         parts += [
             spline.transform(column[:, None]) for spline, column in zip(self._splines, z.T, strict=True) if spline
         ]
-        return np.column_stack(parts)
+        return np.column_stack([*parts, self._bumps.transform(z)])
 
     def __call__(self, x: Floats) -> Floats:
         terms = (self._terms(self._standard(x)) - self._centre) / self._spread
@@ -98,6 +106,26 @@ def _spline(column: Floats) -> SplineTransformer | None:
     return SplineTransformer(degree=3, knots=knots[:, None], extrapolation="linear", include_bias=False).fit(
         column[:, None]
     )
+
+
+def single_curve(x: Floats, y: Floats) -> Floats:
+    """Log energies ``y`` less the best monotone curve of a single one of the metrics ``x``, shape (n,).
+
+    The curve that predicts a point is fitted without its eighth of the points; it may have steps. Metrics are taken as
+    they are, so that noise in them counts against it.
+    """
+    # Configurations come sorted by their knobs: folds in that order could each hold one level of a knob.
+    fold = np.random.default_rng(0).permutation(len(y)) % _FOLDS
+    candidates = []
+    for column in x.T:
+        for increasing in (True, False):
+            residual = np.empty_like(y)
+            for part in range(min(_FOLDS, len(y))):
+                out = fold == part
+                curve = IsotonicRegression(increasing=increasing, out_of_bounds="clip").fit(column[~out], y[~out])
+                residual[out] = y[out] - curve.predict(column[out])
+            candidates.append(residual)
+    return min(candidates, key=lambda residual: float(np.mean(residual**2)))
 
 
 def residuals(x: Floats, y: Floats, noise: Floats) -> Residuals:
