@@ -32,8 +32,8 @@ def partial_table(panel: Panel, confidence: float) -> pd.DataFrame:
     kinds = dict.fromkeys(columns, "float64") | {"metric": "str", "reason": "str"}
     if n < len(names) + 4 or not names or association.is_constant(np.exp(panel.mean_of(ENERGY))):
         reason = f"{n} configurations are too few for {len(names)} metrics, or nothing varies"
-        rows: list[dict[str, object]] = [{"metric": name, "reason": reason} for name in names]
-        return pd.DataFrame(rows, columns=columns).astype(kinds)
+        told = [{"metric": name, "reason": reason} for name in names]
+        return pd.DataFrame(told, columns=columns).astype(kinds)
     x = panel.means[:, [panel.column(name) for name in names]]
     design = add_constant((x - x.mean(axis=0)) / x.std(axis=0))
     fit = OLS(panel.mean_of(ENERGY), design).fit()
