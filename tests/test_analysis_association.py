@@ -131,8 +131,14 @@ def test_permutation_p_is_small_for_a_monotone_relation_and_never_zero():
     assert chance.p == pytest.approx(1 / 200)
 
 
+def clusters_of(groups):
+    """Clusters of one quantity, from the repetitions of each configuration."""
+    index = [i for i, group in enumerate(groups) for _ in group]
+    return association.Clusters.of([[value] for group in groups for value in group], index)
+
+
 def test_resamples_hold_means_of_drawn_repetitions_and_keep_quantities_together():
-    clusters = [np.array([[1.0, 10.0], [3.0, 30.0]]), np.array([[5.0, 50.0]])]
+    clusters = association.Clusters.of([[1.0, 10.0], [5.0, 50.0], [3.0, 30.0]], [0, 1, 0])
     drawn = list(association.resampled_means(clusters, 500, np.random.default_rng(0)))
     assert len(drawn) == 500
     values = np.concatenate(drawn)
@@ -144,7 +150,7 @@ def test_resamples_hold_means_of_drawn_repetitions_and_keep_quantities_together(
 
 def test_bootstrap_in_chunks_gives_as_many_resamples(monkeypatch):
     monkeypatch.setattr(association, "_CHUNK", 7)
-    clusters = [np.array([[float(i), 0.0]]) for i in range(3)]
+    clusters = association.Clusters.of([[float(i), 0.0] for i in range(3)], range(3))
     assert len(list(association.resampled_means(clusters, 11, np.random.default_rng(0)))) == 11
 
 
@@ -153,7 +159,7 @@ def test_reliability_is_the_f_interval_of_shrout_and_fleiss():
     ratings = np.array(
         [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]], dtype=float
     )
-    found = association.reliability(list(ratings), 0.95)
+    found = association.reliability(clusters_of(ratings), 0, 0.95)
     assert found.value == pytest.approx(0.44, abs=0.005)
     f = stats.f_oneway(*ratings).statistic
     assert found.value == pytest.approx(1 - 1 / f)
@@ -161,8 +167,67 @@ def test_reliability_is_the_f_interval_of_shrout_and_fleiss():
 
 
 def test_reliability_of_noise_free_repetitions_is_one_and_of_no_repetitions_unknown():
-    exact = association.reliability([np.array([1.0, 1.0]), np.array([2.0, 2.0])], 0.95)
+    exact = association.reliability(clusters_of([[1.0, 1.0], [2.0, 2.0]]), 0, 0.95)
     assert (exact.value, exact.lo) == (1.0, 1.0)
-    assert association.reliability([np.array([1.0]), np.array([2.0])], 0.95) is None
-    assert association.reliability([np.array([1.0, 1.0]), np.array([1.0, 1.0])], 0.95) is None
-    assert association.reliability([], 0.95) is None
+    assert association.reliability(clusters_of([[1.0], [2.0]]), 0, 0.95) is None
+    assert association.reliability(clusters_of([[1.0, 1.0], [1.0, 1.0]]), 0, 0.95) is None
+    assert association.reliability(association.Clusters.of(np.empty((0, 1)), []), 0, 0.95) is None
+
+
+@given(st.lists(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=4), min_size=2, max_size=8))
+def test_reliability_of_unequal_repetitions_is_that_of_the_groups_one_by_one(groups):
+    groups = [np.array(group) for group in groups]
+    found = association.reliability(clusters_of(groups), 0, 0.95)
+    assume(found is not None)
+    means, pooled = [group.mean() for group in groups], np.concatenate(groups)
+    between = sum(len(g) * (m - pooled.mean()) ** 2 for g, m in zip(groups, means, strict=True)) / (len(groups) - 1)
+    within = sum(float(((g - m) ** 2).sum()) for g, m in zip(groups, means, strict=True)) / (len(pooled) - len(groups))
+    assume(between > 1e-6)
+    assert found.value == pytest.approx(max(0.0, 1 - within / between), abs=1e-6)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), numbers), min_size=1, max_size=20))
+def test_clusters_keep_the_order_of_repetitions_and_fill_up_with_zeros(drawn):
+    index = np.unique([place for place, _ in drawn], return_inverse=True)[1]
+    clusters = association.Clusters.of([[float(value), i] for i, (_, value) in enumerate(drawn)], index)
+    for place in range(len(clusters)):
+        wanted = [[value, i] for i, (_, value) in enumerate(drawn) if index[i] == place]
+        rest = np.zeros((clusters.values.shape[1] - len(wanted), 2))
+        assert np.array_equal(clusters.values[place], [*wanted, *rest])
+        assert clusters.means[place] == pytest.approx(np.mean(wanted, axis=0))
+
+
+@pytest.mark.parametrize(
+    ("asked", "n", "confidence", "drawn"),
+    [
+        (1000, 30, 0.95, 1000),
+        (1000, 1000, 0.95, 1000),
+        (1000, 2000, 0.95, 500),
+        (1000, 30_000, 0.95, 200),
+        (100, 30_000, 0.95, 100),
+        (10_000, 30_000, 0.99, 1000),
+        (10_000, 2000, 0.9, 5000),
+    ],
+)
+def test_fewer_resamples_are_drawn_of_many_configurations_only(asked, n, confidence, drawn):
+    assert association.enough_resamples(asked, n, confidence) == drawn
+
+
+def test_bounds_of_fewer_resamples_of_many_configurations_are_as_exact_as_those_of_all_of_few():
+    rng = np.random.default_rng(7)
+
+    def bounds(n, resamples, seed):
+        truth = np.random.default_rng(n).normal(size=n)
+        noise = np.random.default_rng(n + 1).normal(size=(n, 2, 2))
+        values = truth[:, None, None] * [1.0, 1.0] + 0.7 * noise
+        clusters = association.Clusters(values, np.full(n, 2))
+        means = association.resampled_means(clusters, resamples, np.random.default_rng(seed))
+        taus = [association.spearman(*drawn.T) for drawn in means]
+        return association.percentile_interval(taus, 0.95)
+
+    seeds = rng.integers(2**32, size=12)
+    few = np.std([bounds(250, 400, seed) for seed in seeds], axis=0)
+    many = np.std([bounds(2000, 50, seed) for seed in seeds], axis=0)
+    assert (many < 2 * few).all()
+    full, reduced = bounds(2000, 1000, 1), bounds(2000, 200, 2)
+    assert reduced == pytest.approx(full, abs=0.25 * (full[1] - full[0]))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipa_energy.analysis import aggregate, cells, intake, tables
+from ipa_energy.analysis import aggregate, association, cells, coupling, intake, tables
 from ipa_energy.configuration import Configuration, Platform, StageKnobs
 from ipa_energy.record import Reading, read_records, write_record
 from synthetic_records import (
@@ -202,7 +202,7 @@ def cells_one_by_one(grid, drop_flags):
     return told
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=35, deadline=None)
 @given(
     st.lists(
         st.tuples(
@@ -247,3 +247,55 @@ def test_cells_are_those_of_one_by_one(drawn):
     }
     assert found == cells_one_by_one(grid, ["late"])
     assert list(celled["record"]) == sorted(celled["record"])
+
+
+def test_processes_change_no_pairwise_statistic(paths, monkeypatch):
+    measurements, _ = intake.read_measurements(paths, PRICES)
+    how = {"confidence": 0.95, "bootstrap": 100, "drop_flags": [], "seed": 3}
+    alone = coupling.pairwise_table(measurements, **how)
+    monkeypatch.setattr(coupling, "_SPREAD_FROM", 1)
+    spread = coupling.pairwise_table(measurements, **how, processes=2)
+    pd.testing.assert_frame_equal(spread, alone, check_exact=True)
+    assert set(alone["resamples"].dropna()) == {100}
+
+
+def many_measurements(n, repetitions=2, seed=0):
+    """Measurements of one cell with ``n`` configurations, where energy follows latency in part."""
+    rng = np.random.default_rng(seed)
+    latency, own = rng.lognormal(0, 1, n), rng.lognormal(0, 0.3, n)
+    frame = pd.DataFrame({"configuration": [f"c{i:05}" for i in range(n)]})
+    frame = pd.concat([frame] * repetitions, ignore_index=True)
+    latency_s = np.tile(latency, repetitions) * rng.lognormal(0, 0.05, len(frame))
+    energy_j = np.tile(latency**0.5 * own, repetitions) * rng.lognormal(0, 0.05, len(frame))
+    figures = {
+        "latency_p99_s": latency_s,
+        "latency_mean_s": 0.8 * latency_s,
+        "pas": np.tile(rng.uniform(0, 1, n).round(1), repetitions),
+        "usd_per_1000_requests": latency_s,
+        "cores": 2,
+        "throughput_rps": 1 / latency_s,
+        "gross_j_per_request": energy_j,
+        "net_j_per_request": np.nan,
+    }
+    texts = dict.fromkeys(("settings_digest", "workload_settings", "protocol_digest"), "same")
+    texts |= {"pipeline": "video", "workload": "w", "host": "h", "weights": "random", "meters": "rapl"}
+    texts |= {"role": "grid", "state": "ok", "evidence": "measured", "start_utc": "2026-01-01T00:00:00Z"}
+    return frame.assign(**figures, **texts, flags=None)
+
+
+def test_fewer_resamples_of_a_large_cell_give_the_intervals_of_all(monkeypatch):
+    monkeypatch.setattr(coupling, "METRICS", coupling.METRICS[:2])
+    measurements = many_measurements(4000)
+    how = {"confidence": 0.95, "bootstrap": 800, "drop_flags": [], "seed": 3}
+    reduced = coupling.pairwise_table(measurements, **how)
+    monkeypatch.setattr(association, "_FULL", 10**9)
+    full = coupling.pairwise_table(measurements, **how)
+    assert reduced["resamples"].dropna().tolist() == [200, 200]
+    assert full["resamples"].dropna().tolist() == [800, 800]
+    for row, all_of_them in zip(reduced[:2].to_dict("records"), full[:2].to_dict("records"), strict=True):
+        for name in ("tau", "spearman", "isotonic_r2"):
+            assert row[name] == all_of_them[name]
+            width = all_of_them[f"{name}_hi"] - all_of_them[f"{name}_lo"]
+            for bound in (f"{name}_lo", f"{name}_hi"):
+                assert row[bound] == pytest.approx(all_of_them[bound], abs=0.2 * width), bound
+        assert row["isotonic_r2_chance"] == pytest.approx(all_of_them["isotonic_r2_chance"], abs=1e-3)

@@ -18,12 +18,16 @@ from scipy import stats
 from scipy.optimize import isotonic_regression
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 _RELATIVE_TOLERANCE = 1e-9
 """Relative spread below which a quantity counts as constant: above the rounding of means, far below any figure."""
 
 _MAX_SIGNS = 200
 """Up to this many points all pairs at once are quicker than scipy's call; above, its n log n wins."""
+
+_FULL = 1000
+"""Up to this many configurations as many resamples are drawn as the config asks for."""
 
 _CHUNK = 2_000_000
 """Numbers drawn at once by the bootstrap: bounds its memory to some tens of MB."""
@@ -163,25 +167,65 @@ def permutation_chance(x: Floats, y: Floats, permutations: int, rng: np.random.G
     return Chance(float(np.mean(shuffled)), (as_good + 1) / (permutations + 1))
 
 
-def resampled_means(
-    clusters: Sequence[NDArray[np.float64]], resamples: int, rng: np.random.Generator
-) -> Iterator[NDArray[np.float64]]:
+@dataclass(frozen=True, slots=True)
+class Clusters:
+    """Repetitions of n configurations, for k quantities measured together.
+
+    ``values`` has the shape (n, r, k), the repetitions of a configuration first and then zeros; ``sizes``, shape (n,),
+    are the numbers of repetitions, at least 1.
+    """
+
+    values: Floats
+    sizes: Ints
+
+    @classmethod
+    def of(cls, table: ArrayLike, index: ArrayLike) -> Clusters:
+        """From one row per measurement, shape (m, k), and the configuration of each, from 0, shape (m,)."""
+        rows, places = np.asarray(table, dtype=float), np.asarray(index, dtype=np.int64)
+        sizes = np.bincount(places).astype(np.int64)
+        values = np.zeros((len(sizes), int(sizes.max(initial=0)), rows.shape[1]))
+        order = np.argsort(places, kind="stable")
+        starts = np.cumsum(sizes) - sizes
+        values[places[order], np.arange(len(order)) - starts[places[order]]] = rows[order]
+        return cls(values, sizes)
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """Where ``values`` holds a repetition, shape (n, r)."""
+        return np.asarray(np.arange(self.values.shape[1]) < self.sizes[:, None])
+
+    @property
+    def means(self) -> Floats:
+        """Means over repetitions, shape (n, k)."""
+        return np.asarray(self.values.sum(axis=1) / self.sizes[:, None], dtype=float)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+
+def enough_resamples(asked: int, n: int, confidence: float) -> int:
+    """How many resamples of n configurations bound an interval as exactly as ``asked`` do for 1000.
+
+    A statistic over n configurations scatters as 1 / sqrt(n), and a percentile of B resamples of it is uncertain by a
+    part of this scatter that falls as 1 / sqrt(B) (Efron and Tibshirani 1993, ch. 19), so n B need not grow. At least
+    five resamples are to lie beyond each bound on average.
+    """
+    least = math.ceil(round(10 / (1 - confidence), 6))
+    return min(asked, max(least, math.ceil(asked * _FULL / n)))
+
+
+def resampled_means(clusters: Clusters, resamples: int, rng: np.random.Generator) -> Iterator[Floats]:
     """Cluster bootstrap: draw configurations with replacement, and within each its repetitions with replacement.
 
-    ``clusters[i]`` holds the repetitions of configuration i, shape (r_i, k) for k quantities measured together. Yields
-    ``resamples`` arrays of configuration means, shape (n, k).
+    Yields ``resamples`` arrays of configuration means, shape (n, k).
     """
-    n, width = len(clusters), max(len(cluster) for cluster in clusters)
-    sizes = np.array([len(cluster) for cluster in clusters])
-    padded = np.zeros((n, width, clusters[0].shape[1]))
-    for i, cluster in enumerate(clusters):
-        padded[i, : len(cluster)] = cluster
+    sizes, (n, width, _) = clusters.sizes, clusters.values.shape
     done, step = 0, max(1, _CHUNK // (n * width))
     while done < resamples:
         count = min(step, resamples - done)
         chosen = rng.integers(n, size=(count, n))
         repetition = rng.integers(sizes[chosen][:, :, None], size=(count, n, width))
-        drawn = padded[chosen[:, :, None], repetition]
+        drawn = clusters.values[chosen[:, :, None], repetition]
         counted = (np.arange(width) < sizes[chosen][:, :, None])[..., None]
         yield from np.sum(drawn * counted, axis=2) / sizes[chosen][..., None]
         done += count
@@ -205,19 +249,20 @@ class Reliability:
     lo: float
 
 
-def reliability(clusters: Sequence[Floats], confidence: float) -> Reliability | None:
-    """ICC(1, k) of repetitions per configuration, ``clusters[i]`` of shape (r_i,), by one-way analysis of variance.
+def reliability(clusters: Clusters, quantity: int, confidence: float) -> Reliability | None:
+    """ICC(1, k) of the repetitions of one of the quantities, by one-way analysis of variance.
 
     1 - MS_within / MS_between with the F interval of Shrout and Fleiss (1979); negative estimates read 0. None when no
     configuration was repeated, when there are fewer than two, or when nothing varies at all.
     """
-    sizes = np.array([len(cluster) for cluster in clusters])
-    n, total = len(clusters), int(sizes.sum()) if len(clusters) else 0
+    sizes = clusters.sizes
+    n, total = len(sizes), int(sizes.sum())
     if n < 2 or total == n:
         return None
-    means = np.array([cluster.mean() for cluster in clusters])
+    means = clusters.means[:, quantity]
     between = float(np.sum(sizes * (means - np.sum(sizes * means) / total) ** 2)) / (n - 1)
-    within = math.fsum(float(np.sum((c - m) ** 2)) for c, m in zip(clusters, means, strict=True)) / (total - n)
+    deviations = np.where(clusters.present, clusters.values[:, :, quantity] - means[:, None], 0.0)
+    within = math.fsum(np.sum(deviations**2, axis=1).tolist()) / (total - n)
     scale = float(np.max(np.abs(means)))
     if between <= (_RELATIVE_TOLERANCE * scale) ** 2:
         return None

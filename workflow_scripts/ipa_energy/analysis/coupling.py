@@ -9,11 +9,13 @@ do to them. A statistic that can't be had is null, with the reason in words.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 from statsmodels.stats.multitest import multipletests
 
 from ipa_energy.analysis import association
@@ -58,45 +60,63 @@ MIN_POINTS = 3
 MAX_PERMUTATIONS = 1000
 """A mean over so many permutations is exact to under 0.01."""
 
+_SPREAD_FROM = 3000
+"""With fewer measurements the statistics are there before other processes have started."""
+
 COLUMNS = (
     *CELL,
     *("energy", "evidence", "family", "metric", "n_configurations", "n_repetitions_min", "n_repetitions_max"),
     *("metric_min", "metric_max", "tau", "tau_lo", "tau_hi", "tau_p", "tau_p_holm"),
     *("spearman", "spearman_lo", "spearman_hi", "isotonic_r2", "isotonic_r2_lo", "isotonic_r2_hi"),
-    *("isotonic_direction", "isotonic_r2_chance", "isotonic_r2_corrected", "isotonic_p"),
+    *("isotonic_direction", "isotonic_r2_chance", "isotonic_r2_corrected", "isotonic_p", "resamples"),
     *("energy_reliability", "energy_reliability_lo", "metric_reliability", "metric_reliability_lo", "reason"),
 )
 _TEXT = (*CELL, "energy", "evidence", "family", "metric", "isotonic_direction", "reason")
-_WHOLE = ("n_configurations", "n_repetitions_min", "n_repetitions_max")
+_WHOLE = ("n_configurations", "n_repetitions_min", "n_repetitions_max", "resamples")
 
 
 def pairwise_table(
-    measurements: pd.DataFrame, *, confidence: float, bootstrap: int, drop_flags: list[str], seed: int
+    measurements: pd.DataFrame,
+    *,
+    confidence: float,
+    bootstrap: int,
+    drop_flags: list[str],
+    seed: int,
+    processes: int = 1,
 ) -> pd.DataFrame:
     """Coupling statistics of every cell, energy and metric: the columns of :data:`COLUMNS`.
 
     ``isotonic_r2_chance`` is the mean R2 of shuffled data and ``isotonic_r2_corrected`` = (R2 - chance) / (1 - chance),
     which is 0 on average for unrelated data (in-sample R2 is not: its curve bends after the noise). ``isotonic_p`` is
     the permutation p-value. Reliabilities are those of the configuration means; null without repetitions. Holm's
-    adjustment is over the tau tests of a cell. Statistics depend on ``seed`` and on the data of their own row only.
+    adjustment is over the tau tests of a cell. Statistics depend on ``seed`` and on the data of their own row only, and
+    not on ``processes``. ``resamples`` are those of the intervals: ``bootstrap``, or fewer where thousands of
+    configurations make each of them more exact (:func:`ipa_energy.analysis.association.enough_resamples`).
     """
-    rows = []
+    tasks: list[tuple[dict[str, Any], pd.DataFrame, Metric, _Bootstrap]] = []
     for key, group in _cells(in_cells(measurements, drop_flags)):
         chosen = group[group["usable"]]
-        for energy, energy_column in ENERGIES.items():
+        for energy, column in ENERGIES.items():
             names = (*key, energy)
             cell: dict[str, Any] = dict(zip([*CELL, "energy"], names, strict=True))
-            cell["evidence"] = evidence_of(chosen.loc[chosen[energy_column].notna(), "evidence"])
-            pairs = [
-                cell | {"metric": metric.name, "family": metric.family} | pair
-                for metric in METRICS
-                if (pair := _pair(chosen, energy, metric, how=_Bootstrap(confidence, bootstrap, (seed, *names))))
-                is not None
-            ]
-            rows += _holm(pairs)
+            cell["evidence"] = evidence_of(chosen.loc[chosen[column].notna(), "evidence"])
+            how = _Bootstrap(confidence, bootstrap, (seed, *names))
+            tasks += [(cell, chosen[["configuration", column, m.column]], m, how) for m in METRICS]
+    if processes > 1 and len(measurements) >= _SPREAD_FROM:
+        pairs = Parallel(n_jobs=processes)(delayed(_row)(*task) for task in tasks)
+    else:
+        pairs = [_row(*task) for task in tasks]
+    rows: list[dict[str, Any]] = []
+    for _, cell_pairs in itertools.groupby(filter(None, pairs), key=lambda pair: [pair[n] for n in (*CELL, "energy")]):
+        rows += _holm(list(cell_pairs))
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     kinds = dict.fromkeys(_TEXT, "str") | dict.fromkeys(_WHOLE, "Int64")
     return frame.astype({name: kinds.get(name, "float64") for name in COLUMNS})
+
+
+def _row(cell: dict[str, Any], chosen: pd.DataFrame, metric: Metric, how: _Bootstrap) -> dict[str, Any] | None:
+    pair = _pair(chosen, cell["energy"], metric, how=how)
+    return None if pair is None else cell | {"metric": metric.name, "family": metric.family} | pair
 
 
 def _cells(grid: pd.DataFrame) -> list[tuple[Any, pd.DataFrame]]:
@@ -115,22 +135,22 @@ def _generator(*names: object) -> np.random.Generator:
 def _pair(chosen: pd.DataFrame, energy: str, metric: Metric, *, how: _Bootstrap) -> dict[str, Any] | None:
     """Statistics of one pair; None for a metric that is not worth a row (cores that never vary: cost says it all)."""
     rows = chosen[["configuration", ENERGIES[energy], metric.column]].dropna()
-    clusters = [group.to_numpy(dtype=float) for _, group in rows.set_index("configuration").groupby(level=0, sort=True)]
     if metric.name == "cores" and rows["cores"].nunique() < 2:
         return None
-    pair: dict[str, Any] = {"n_configurations": len(clusters)}
-    if not clusters:
+    pair: dict[str, Any] = {"n_configurations": rows["configuration"].nunique()}
+    if rows.empty:
         return pair | {"reason": _why_empty(chosen, energy, metric)}
-    means = association.without_rounding(np.array([cluster.mean(axis=0) for cluster in clusters]))
-    y, x = means.T
+    index = np.unique(rows["configuration"].to_numpy(dtype=object), return_inverse=True)[1]
+    clusters = association.Clusters.of(rows[[ENERGIES[energy], metric.column]].to_numpy(dtype=float), index)
+    y, x = association.without_rounding(clusters.means).T
     pair |= {
-        "n_repetitions_min": min(map(len, clusters)),
-        "n_repetitions_max": max(map(len, clusters)),
+        "n_repetitions_min": int(clusters.sizes.min()),
+        "n_repetitions_max": int(clusters.sizes.max()),
         "metric_min": float(x.min()),
         "metric_max": float(x.max()),
     }
     for name, side in (("energy", 0), ("metric", 1)):
-        if (found := association.reliability([c[:, side] for c in clusters], how.confidence)) is not None:
+        if (found := association.reliability(clusters, side, how.confidence)) is not None:
             pair |= {f"{name}_reliability": found.value, f"{name}_reliability_lo": found.lo}
     if len(clusters) < MIN_POINTS:
         pair["reason"] = f"{_count(len(clusters), 'configuration')}; statistics need at least {MIN_POINTS}"
@@ -139,7 +159,8 @@ def _pair(chosen: pd.DataFrame, energy: str, metric: Metric, *, how: _Bootstrap)
     elif association.is_constant(y):
         pair["reason"] = f"{energy} energy per request is the same in all configurations"
     else:
-        pair |= _statistics(x, y, clusters, how=_Bootstrap(how.confidence, how.resamples, (*how.seed, metric.name)))
+        resamples = association.enough_resamples(how.resamples, len(clusters), how.confidence)
+        pair |= _statistics(x, y, clusters, how=_Bootstrap(how.confidence, resamples, (*how.seed, metric.name)))
     return pair
 
 
@@ -158,7 +179,7 @@ def _why_empty(chosen: pd.DataFrame, energy: str, metric: Metric) -> str:
 
 
 def _statistics(
-    x: association.Floats, y: association.Floats, clusters: list[association.Floats], *, how: _Bootstrap
+    x: association.Floats, y: association.Floats, clusters: association.Clusters, *, how: _Bootstrap
 ) -> dict[str, Any]:
     tau, fit, rho = association.kendall(x, y), association.monotone_fit(x, y), association.spearman(x, y)
     chance = association.permutation_chance(
@@ -167,6 +188,7 @@ def _statistics(
     if tau is None or fit is None or chance is None:  # neither side is constant, which the caller has seen to
         raise ValueError(f"statistics of constant data were asked for: {how.seed}")
     found: dict[str, Any] = {
+        "resamples": how.resamples,
         "tau": tau[0],
         "tau_p": tau[1],
         "spearman": rho,

@@ -41,6 +41,7 @@ _COUNTS = (
     "n_configurations",
     "n_repetitions_min",
     "n_repetitions_max",
+    "resamples",
     "n",
     "n_recorded",
     "n_flagged",
