@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
 from statsmodels.api import OLS, add_constant
 from statsmodels.formula.api import ols
@@ -35,18 +36,19 @@ def partial_table(panel: Panel, confidence: float) -> pd.DataFrame:
         told = [{"metric": name, "reason": reason} for name in names]
         return pd.DataFrame(told, columns=columns).astype(kinds)
     x = panel.means[:, [panel.column(name) for name in names]]
-    design = add_constant((x - x.mean(axis=0)) / x.std(axis=0))
+    x = (x - x.mean(axis=0)) / x.std(axis=0)
+    kept = _independent(x)
+    design = add_constant(x[:, kept])
     fit = OLS(panel.mean_of(ENERGY), design).fit()
-    degrees = n - len(names) - 1
+    degrees = n - len(kept) - 1
     quantile = float(stats.norm.ppf((1 + confidence) / 2))
     rows: list[dict[str, object]] = []
-    for i, name in enumerate(names, start=1):
-        with np.errstate(divide="ignore"):
-            inflation = float(variance_inflation_factor(design, i))
-        if not math.isfinite(inflation) or inflation > 1e10:
-            rows.append({"metric": name, "reason": "an exact function of the other metrics"})
+    for i, name in enumerate(names):
+        if i not in kept:
+            rows.append({"metric": name, "reason": "an exact function of the metrics above"})
             continue
-        t = float(fit.tvalues[i])
+        at = kept.index(i) + 1
+        t = float(fit.tvalues[at])
         r = t / math.sqrt(t * t + degrees)
         z, half = math.atanh(min(max(r, -1 + 1e-12), 1 - 1e-12)), quantile / math.sqrt(degrees - 1)
         rows.append(
@@ -55,11 +57,22 @@ def partial_table(panel: Panel, confidence: float) -> pd.DataFrame:
                 "partial_r": r,
                 "partial_r_lo": math.tanh(z - half),
                 "partial_r_hi": math.tanh(z + half),
-                "p": float(fit.pvalues[i]),
-                "vif": inflation,
+                "p": float(fit.pvalues[at]),
+                "vif": float(variance_inflation_factor(design, at)),
             }
         )
     return pd.DataFrame(rows, columns=columns).astype(kinds)
+
+
+def _independent(x: NDArray[np.float64]) -> list[int]:
+    """Columns of standardised ``x`` that are no linear function of those before, to a millionth of their variance."""
+    kept: list[int] = []
+    for i in range(x.shape[1]):
+        others = x[:, kept]
+        rest = x[:, i] - others @ np.linalg.lstsq(others, x[:, i], rcond=None)[0] if kept else x[:, i]
+        if float(np.mean(rest**2)) > 1e-6:
+            kept.append(i)
+    return kept
 
 
 def residual_knobs(panel: Panel, matched: pd.DataFrame) -> pd.DataFrame:
