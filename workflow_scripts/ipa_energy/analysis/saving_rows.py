@@ -113,7 +113,8 @@ def ways_of(study: Study, splits: int, seed: int) -> Iterator[Way]:
         yield Way(other, one, n_first, variances)
 
 
-def _choose(figures: Figures, study: Study, scope: str) -> Chosen:
+def choose(figures: Figures, study: Study, scope: str) -> Chosen:
+    """The choices that these figures lead to: one of each input, or of each configuration optimal without energy."""
     metrics = np.column_stack([figures.accuracy, figures.latency, figures.cost])
     hint = choices.foretold(metrics, figures.energy)
     if scope == GRID:
@@ -170,7 +171,7 @@ def scope_rows(
     study: Study, ways: list[Way], scope: str, confidence: float, shared: float
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """A row for each input (none in the scope ``grid``), and the row of their mean."""
-    shown = _choose(study.figures, study, scope)
+    shown = choose(study.figures, study, scope)
     counts = _alternatives(study.figures, study, shown, scope)
     served = shown.base >= 0
     start: dict[str, Any] = study.panel.key | {
@@ -185,7 +186,7 @@ def scope_rows(
         largest = int(np.argmin(np.where(served, gain, np.inf)))
         mean |= _sides(study, shown, largest, scope)
     single = [] if scope == GRID else [start | _of_input(study, shown, counts, at) for at in range(len(study.inputs))]
-    chosen = [_choose(way.choosing, study, scope) for way in ways]
+    chosen = [choose(way.choosing, study, scope) for way in ways]
     if scope == FEASIBLE:
         # Without an alternative on all repetitions there is no choice, whatever half of them makes of it.
         chosen = [one.only_where(counts > 0) for one in chosen]
@@ -207,7 +208,9 @@ def scope_rows(
     for at in np.flatnonzero(served) if single else ():
         quantile = _student(study.panel, confidence)
         found = honest_ratios.estimates(pairs, honest_ratios.each, quantile, int(at), prices)
-        single[at].update(found or {"reason": "no half of the repetitions finds a configuration that serves it"})
+        single[at].update(found)
+        if not found:
+            single[at]["reason"] = "no half of the repetitions finds a configuration that serves it"
     return [_priced(row) for row in single], _priced(mean)
 
 
@@ -240,7 +243,7 @@ def _of_input(study: Study, shown: Chosen, counts: Ints, at: int) -> dict[str, A
 
 def _sides(study: Study, shown: Chosen, at: int, scope: str) -> dict[str, Any]:
     """The baseline and the energy-aware choice of one reference, on all repetitions, with their figures."""
-    figures, row = study.figures, {}
+    figures, row = study.figures, dict[str, Any]()
     cost = figures.cost if scope == GRID else figures.price
     for side, place in zip(_SIDES, (shown.base[at], shown.aware[at]), strict=True):
         values = figures.accuracy[place], *(math.exp(of[place]) for of in (figures.latency, cost, figures.energy))
