@@ -37,7 +37,7 @@ _ROUNDING = 1e-12
 """Sums of squares below this share of the total are rounding."""
 
 _LARGE = 2_000.0
-"""Above this Patnaik's approximation is right to 0.001 in probability; scipy's inverse is slow there, and ends at 1e4."""
+"""Above this Patnaik's approximation is right to 0.001 in probability; the inverse in scipy ends at 1e4."""
 
 
 @dataclass(frozen=True, slots=True)
