@@ -89,11 +89,15 @@ IPA_CODE = (
 )
 
 
+_PAGE = (".html", ".css", ".js")
+"""Suffixes of what a page is made of, which counts as code byte by byte."""
+
+
 def _files(names: Iterable[str]) -> list[Path]:
     found: list[Path] = []
     for name in names:
         path = _LIBRARY / name
-        found += sorted(path.rglob("*.py")) if path.is_dir() else [path]
+        found += sorted(p for p in path.rglob("*") if p.suffix in (".py", *_PAGE)) if path.is_dir() else [path]
     return found
 
 
@@ -118,7 +122,9 @@ def _meaning(source: str) -> str:
 def _digest(names: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for path in _files(names):
-        digest.update(f"{path.relative_to(_LIBRARY)}\n{_meaning(path.read_text(encoding='utf-8'))}\n".encode())
+        text = path.read_text(encoding="utf-8")
+        meaning = text if path.suffix in _PAGE else _meaning(text)
+        digest.update(f"{path.relative_to(_LIBRARY)}\n{meaning}\n".encode())
     return digest.hexdigest()[:12]
 
 
