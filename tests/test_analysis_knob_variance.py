@@ -1,6 +1,7 @@
 """Variance by knob: against sums by hand, statsmodels, known truth, and grids that can't tell knobs apart."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,11 +14,15 @@ from statsmodels.stats.multitest import multipletests
 
 from ipa_energy.analysis import anova, knob_variance, tables
 from ipa_energy.analysis.panel import Panel, panels
-from synthetic_records import make_record, synthetic_study, video_grid
-from test_analysis_coupling import measurements_of
+from ipa_energy.record import Reading
+from synthetic_records import PRICES, make_record, synthetic_study, video_grid
 
 SMALL = video_grid(classifiers=("resnet18", "resnet50"))
 MAINS_AND_PAIRS = [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2)]
+
+
+def measurements_of(records):
+    return tables.measurements_table(Reading(tuple((Path(f"{i:05}"), r) for i, r in enumerate(records)), ()), PRICES)
 
 
 def table_of(records, **changes):
