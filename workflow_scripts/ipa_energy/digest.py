@@ -74,6 +74,8 @@ LIVE_CODE = (
 
 ANALYSING_CODE = ("analysis", "external", "figures", "cost.py", "energy.py", "record.py", "quick_schema.py")
 
+ERROR_RATES_CODE = ("error_rates", "analysis", "configuration.py", "cost.py")
+
 IPA_CODE = (
     "ipa",
     "figures",
@@ -174,3 +176,9 @@ def live_digest() -> str:
 def analysis_digest() -> str:
     """The same for the code that makes tables, verdict and figures of the records."""
     return _digest(ANALYSING_CODE)
+
+
+@lru_cache(maxsize=1)
+def error_rates_digest() -> str:
+    """The same for the studies that are simulated, and for the rule that judges them."""
+    return _digest(ERROR_RATES_CODE)
