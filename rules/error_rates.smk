@@ -1,0 +1,64 @@
+# How often the rule of the verdict is wrong, by simulation; not part of `rule all`. Nothing is measured, and no record is
+# read: `snakemake --cores all error_rates`. See docs/error-rates.md.
+
+from ipa_energy.digest import error_rates_digest
+from ipa_energy.error_rates import presets, truths
+
+
+rule error_rates:
+    input:
+        expand(
+            "results/error_rates/{preset}/{file}",
+            preset=[presets.PUBLISHED],
+            file=["summary.csv", "answer.txt", "error_rates.svg", "error_rates.png"],
+        ),
+
+
+rule simulate_error_rates:
+    output:
+        "results/error_rates/{preset}/{truth}.csv",
+    log:
+        "logs/error_rates/{preset}/{truth}.log",
+    wildcard_constraints:
+        preset="|".join(presets.preset_names()),
+        truth="|".join(truths.TRUTHS),
+    conda:
+        "../environment.yaml"
+    threads: 1
+    params:
+        code=error_rates_digest(),
+        designs=lambda wildcards: presets.designs_of(
+            presets.read_preset(wildcards.preset), wildcards.truth
+        ),
+        rule=study.settings["analysis"],
+    message:
+        "Simulate studies of truth {wildcards.truth}"
+    script:
+        "../workflow_scripts/simulate_error_rates.py"
+
+
+rule summarise_error_rates:
+    input:
+        lambda wildcards: expand(
+            "results/error_rates/{preset}/{truth}.csv",
+            preset=wildcards.preset,
+            truth=presets.truths_of(presets.read_preset(wildcards.preset)),
+        ),
+    output:
+        summary="results/error_rates/{preset}/summary.csv",
+        answer="results/error_rates/{preset}/answer.txt",
+        svg="results/error_rates/{preset}/error_rates.svg",
+        png="results/error_rates/{preset}/error_rates.png",
+    log:
+        "logs/error_rates/{preset}/summarise.log",
+    wildcard_constraints:
+        preset="|".join(presets.preset_names()),
+    conda:
+        "../environment.yaml"
+    threads: 1
+    params:
+        code=error_rates_digest(),
+    message:
+        "Summarise the simulated studies of preset {wildcards.preset}"
+    script:
+        "../workflow_scripts/summarise_error_rates.py"

@@ -1,0 +1,1 @@
+"""How often the rule of the verdict is wrong, and how often it decides: simulated studies whose truth is known."""
