@@ -25,6 +25,7 @@ include: "rules/space.smk"
 include: "rules/composition.smk"
 include: "rules/adaptation.smk"
 include: "rules/live.smk"
+include: "rules/error_rates.smk"
 
 
 rule all:
