@@ -1,9 +1,10 @@
 """Run all benchmarks, one after the other, on an otherwise idle machine."""
 
-from benchmarks import ipa, overhead, sampling, serving
+from benchmarks import analysis, ipa, overhead, sampling, serving
 
 if __name__ == "__main__":
     serving.main()
     sampling.main()
     overhead.main()
     ipa.main()
+    analysis.main()
