@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,10 +22,10 @@ from ipa_energy.analysis.saving_rows import COLUMNS, choose, study_of, ways_of
 from ipa_energy.ipa.profile import make_profile
 from ipa_energy.ipa.space_report import optima_table, space_of, write_rows
 from ipa_energy.ipa.space_savings import space_savings
+from ipa_energy.record import Reading
 from ipa_studies import USD, rows, settings_of
 from made_up_panels import panel, population
-from synthetic_records import make_record, synthetic_study, video_grid
-from test_analysis_coupling import measurements_of
+from synthetic_records import PRICES, make_record, synthetic_study, video_grid
 
 TOLERANCES = {"accuracy": 0.01, "latency": 0.05, "cost": 0.05}
 
@@ -258,6 +259,31 @@ def test_without_alternatives_the_level_says_so():
     assert single["reason"].str.contains("nothing to choose").all()
 
 
+def test_coupled_takes_both_scopes():
+    """An SLA that one configuration alone meets leaves no choice, so that only the grid can speak."""
+    truth = population(100, own=0.0)
+    quickest = int(np.argmin(truth["latency_p99"]))
+    truth["latency_p99"][quickest] *= 0.8
+    found = savings(panel(truth, noise=0.001), inputs={"strict": (0.0, 1.05 * truth["latency_p99"][quickest])})
+    assert found.decision == "inconclusive"
+    assert "only 0 of 1 inputs" in found.reason
+    assert found.scope == "grid"
+    assert found.saving_hi < 0.05
+    assert savings(panel(truth, noise=0.001)).decision == "coupled"
+
+
+def test_ways_split_the_repetitions_and_know_how_many_evaluate():
+    noisy = panel(population(20), noise=0.05, repetitions=[2, 3, 4, 5] * 5)
+    study = study_of(noisy, [], choices.DEFAULT_WEIGHTS, Tolerances())
+    ways = list(ways_of(study, 2, 1))
+    for one, other in (ways[:2], ways[2:]):
+        count = one.repetitions + other.repetitions
+        assert count.tolist() == [2, 3, 4, 5] * 5
+        together = one.repetitions * one.evaluating.energy + other.repetitions * other.evaluating.energy
+        assert together / count == pytest.approx(noisy.mean_of("energy"))
+        assert (one.choosing.energy == other.evaluating.energy).all()
+
+
 def test_inputs_that_nothing_can_serve_give_way_to_derived_ones():
     found = savings(panel(population(40)), inputs={"flood": (1e6, 0.001)})
     given_by = found.rows.loc[found.rows["input"].notna(), "given_by"]
@@ -311,6 +337,10 @@ def test_the_same_seed_gives_the_same_and_rows_survive_a_file(tmp_path):
     tables.write_csv(tmp_path / "decisions.csv", one.rows)
     pd.testing.assert_frame_equal(tables.read_csv(tmp_path / "decisions.csv"), one.rows)
     json.dumps([one.decision, one.reason, one.saving, one.saving_lo, one.saving_hi], allow_nan=False)
+
+
+def measurements_of(records):
+    return tables.measurements_table(Reading(tuple((Path(f"{i:05}"), r) for i, r in enumerate(records)), ()), PRICES)
 
 
 def test_records_give_savings_in_every_cell():

@@ -10,7 +10,8 @@ repetitions and their energies are taken from the other half, both ways round, f
 
 Part of a saving needs no joules: where energy is a function of the metrics, a tolerance of 5 % in cost may halve
 latency and energy with it. ``own_saving`` is what is left: the lesser of the saving against the baseline and the saving
-against the choice that follows the energy which the metrics foretell (:func:`.choices.foretold`).
+against the choice that follows the energy which the metrics foretell (:func:`.choices.foretold`). That is smooth: where
+energy jumps between configurations that are within the tolerances of each other, the jump counts as energy's own.
 """
 
 from __future__ import annotations
