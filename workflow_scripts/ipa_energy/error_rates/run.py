@@ -44,7 +44,7 @@ def judged_run(setting: Setting, seed: int, rule: Mapping[str, Any]) -> dict[str
     """Simulate one study and judge it: a row with the keys of :data:`COLUMNS`."""
     rng, judging = streams(setting, seed)
     truth = TRUTHS[setting.truth]
-    grid = make_grid(setting.configurations, rng, narrow=truth.narrow)
+    grid = make_grid(setting.configurations, rng, narrow=truth.narrow, twins=truth.carrier == "knob")
     rows = study(truth, grid, noise=setting.noise, repetitions=setting.repetitions, rng=rng)
     found = judge(panel(rows), rule, seed=judging)
     spread, growth, saved = found.joint.spread, found.trade_off.summary, found.savings

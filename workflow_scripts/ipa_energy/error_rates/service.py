@@ -82,10 +82,11 @@ def cost_of(cores: Floats, throughput_rps: Floats) -> Floats:
     return np.array([usd_per_1000_requests(usd_per_hour(int(c), 0, PRICES), rate) or np.nan for c, rate in pairs])
 
 
-def make_grid(n: int, rng: np.random.Generator, *, narrow: bool = False) -> Grid:
+def make_grid(n: int, rng: np.random.Generator, *, narrow: bool = False, twins: bool = False) -> Grid:
     """A grid of ``n`` configurations, drawn without replacement from the smallest full factorial that holds as many.
 
     A ``narrow`` one spans a factor of :data:`NARROW_SPAN` in latency and in cost: the logarithms of both are squeezed.
+    In one of ``twins`` the knob ``precision`` changes no metric, so that configurations come in pairs.
     Raises ValueError for an ``n`` below 1 or above :data:`LARGEST` (narrow: :data:`LARGEST_NARROW`).
     """
     largest = LARGEST_NARROW if narrow else LARGEST
@@ -104,7 +105,7 @@ def make_grid(n: int, rng: np.random.Generator, *, narrow: bool = False) -> Grid
     }
     everything = list(grid("video", knobs, {"device": ["cpu"], "precision": _PRECISIONS[: levels["precision"]]}))
     chosen = np.sort(rng.choice(len(everything), n, replace=False))
-    made = _serve(tuple(everything[i] for i in chosen.tolist()), variants, rng)
+    made = _serve(tuple(everything[i] for i in chosen.tolist()), variants, rng, twins=twins)
     return _squeezed(made) if narrow else made
 
 
@@ -119,7 +120,11 @@ def _levels(n: int, rng: np.random.Generator, *, narrow: bool) -> dict[str, int]
 
 
 def _serve(
-    configurations: tuple[Configuration, ...], variants: Mapping[str, list[str]], rng: np.random.Generator
+    configurations: tuple[Configuration, ...],
+    variants: Mapping[str, list[str]],
+    rng: np.random.Generator,
+    *,
+    twins: bool,
 ) -> Grid:
     work_s: dict[str, float] = {}
     accuracy: dict[str, float] = {}
@@ -133,6 +138,7 @@ def _serve(
         better = low + gain * np.clip(ladder**0.7 + 0.12 * rng.normal(size=len(names)), 0, 1.1)
         accuracy |= dict(zip(names, better.tolist(), strict=True))
     overhead, exponent, half = rng.uniform(0.1, 0.6), rng.uniform(0.4, 0.9), rng.uniform(1.2, 1.9)
+    half = 1.0 if twins else half
     closed_loop, tail = bool(rng.random() < 0.5), rng.uniform(0.1, 0.8)
 
     def service_s(stage: StageKnobs, precision: str) -> float:

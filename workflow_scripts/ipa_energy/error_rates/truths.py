@@ -94,7 +94,7 @@ LAWS: Mapping[str, Law] = dict(MONOTONE) | {
 class Truth:
     """One truth. ``component`` is the standard deviation of log energy that accuracy, latency and cost leave over.
 
-    ``carrier`` says what the component hangs on: nothing (white over configurations) or the knob ``precision``.
+    ``carrier`` says what the component hangs on: nothing (white over configurations), or a knob that changes no metric.
     ``drift`` is what power gains through the study, ``warming`` through each block, as fractions; ``same_order``:
     every block has the order of the first. ``tails`` and ``uneven`` are of the replicate noise.
     """
@@ -103,7 +103,7 @@ class Truth:
     law: str
     text: str
     component: float = 0.0
-    carrier: Literal["white", "precision"] = "white"
+    carrier: Literal["white", "knob"] = "white"
     narrow: bool = False
     drift: float = 0.0
     warming: float = 0.0
@@ -144,8 +144,12 @@ TRUTHS: Mapping[str, Truth] = {
     "component_05": Truth("borderline", "any", "monotone, and 5 % of its own", component=0.05),
     "component_10": Truth("decoupled", "any", "monotone, and 10 % of its own", component=0.1),
     "component_20": Truth("decoupled", "any", "monotone, and 20 % of its own", component=0.2),
-    "precision_10": Truth("decoupled", "any", "monotone, and 10 % by precision", component=0.1, carrier="precision"),
-    "precision_20": Truth("decoupled", "any", "monotone, and 20 % by precision", component=0.2, carrier="precision"),
+    "knob_10": Truth(
+        "decoupled", "any", "monotone, and 10 % by a knob of no effect else", component=0.1, carrier="knob"
+    ),
+    "knob_20": Truth(
+        "decoupled", "any", "monotone, and 20 % by a knob of no effect else", component=0.2, carrier="knob"
+    ),
     "narrow_10": Truth(
         "decoupled", "any", "monotone, and 10 % of its own; latency and cost span 1.2", component=0.1, narrow=True
     ),
@@ -161,20 +165,7 @@ def true_log_energy(truth: Truth, grid: Grid, rng: np.random.Generator) -> Float
     if truth.component == 0:
         return np.asarray(level + told, dtype=float)
     if truth.carrier == "white":
-        return np.asarray(level + told + truth.component * rng.normal(size=len(told)), dtype=float)
-    return np.asarray(level + told + truth.component * _by_precision(grid), dtype=float)
-
-
-def _by_precision(grid: Grid) -> Floats:
-    """An effect of the knob ``precision`` alone, of which the metrics leave over a standard deviation of 1.
-
-    What the metrics tell of it is its best quadratic fit on accuracy, log latency and log cost.
-    """
-    effect = np.array([1.0 if c.platform.precision == "fp16" else 0.0 for c in grid.configurations])
-    x = np.column_stack([grid.accuracy, np.log(grid.latency_p99_s), np.log(grid.usd_per_1000_requests)])
-    x = (x - x.mean(axis=0)) / np.where(x.std(axis=0) > 0, x.std(axis=0), 1.0)
-    products = [x[:, i] * x[:, j] for i in range(3) for j in range(i, 3)]
-    design = np.column_stack([np.ones(len(x)), x, *products])
-    residual = effect - design @ np.linalg.lstsq(design, effect, rcond=None)[0]
-    left = float(np.sqrt(np.sum(residual**2) / max(1, len(x) - design.shape[1])))
-    return (effect - effect.mean()) / left if left > 1e-6 else np.zeros(len(x))
+        own = rng.normal(size=len(told))
+    else:
+        own = np.array([1.0 if c.platform.precision == "fp16" else -1.0 for c in grid.configurations])
+    return np.asarray(level + told + truth.component * own, dtype=float)
