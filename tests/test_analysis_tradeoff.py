@@ -317,7 +317,12 @@ def test_metrics_that_never_change_are_no_obstacle():
 def test_draws_of_any_space_are_shares(space):
     found = membership.drawn(space, 5, np.random.default_rng(1))
     assert ((found.without >= 0) & (found.with_energy <= 1)).all()
-    assert (found.hypervolume <= 1 + 1e-9).all()
+    assert ((found.hypervolume > 0) & (found.hypervolume <= 1 + 1e-9)).all()
+
+
+def test_noise_larger_than_all_differences_leaves_a_hypervolume():
+    row = trade_off(panel_of_points([[0.3, 0.0, 0.0, 0.0]] * 8, noise=(0, 0, 0, 0.1)), draws=200).summary
+    assert 0 < row["hypervolume_share_lo"] <= row["hypervolume_share"] <= row["hypervolume_share_hi"] <= 1
 
 
 def test_draws_are_fewer_in_large_cells_and_the_table_says_so(monkeypatch):

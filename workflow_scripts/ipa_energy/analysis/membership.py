@@ -40,7 +40,7 @@ OBJECTIVES = {"accuracy": "accuracy", "latency": "latency_p99", "cost": "cost", 
 """The objectives, energy last, and the metrics of a panel that they are."""
 
 REFERENCE = 1.1
-"""Reference point of hypervolumes, in each objective, where the means of the cell span 0 to 1."""
+"""Reference point of hypervolumes, in each objective, where the means span 0 to 1."""
 
 _PAIRS = 1 << 18
 """Pairs compared at once: 2 MB per array, which stays in the cache."""
@@ -133,21 +133,23 @@ def drawn(space: Space, draws: int, rng: np.random.Generator) -> Drawn | None:
         points[:, noisy] += (rng.standard_normal(points.shape) @ root * error)[:, noisy]
         fronts = on_front(points[:, :-1]), on_front(points)
         counts += *fronts, fronts[1] & ~fronts[0]
-        volumes[i] = hypervolume_share(points, *fronts, like=space.points)
+        volumes[i] = hypervolume_share(points, *fronts)
     without, with_energy, only_with = counts / draws
     return Drawn(draws, without, with_energy, only_with, volumes)
 
 
-def hypervolume_share(points: Floats, without: Flags, with_energy: Flags, *, like: Floats) -> float:
+def hypervolume_share(points: Floats, without: Flags, with_energy: Flags) -> float:
     """Of the hypervolume of the front with energy, the share that the front without energy reaches in all objectives.
 
-    Objectives, shape (n, d), are scaled so that ``like`` spans 0 to 1; the reference point is :data:`REFERENCE`.
+    Objectives, shape (n, d), are scaled so that all points span 0 to 1; the reference point is :data:`REFERENCE`. Each
+    set of means has its own scale, so none is beyond the reference point and the front always has a volume.
     """
-    low = like.min(axis=0)
-    span = like.max(axis=0) - low
+    low = points.min(axis=0)
+    span = points.max(axis=0) - low
     scaled = np.divide(points - low, span, out=np.zeros_like(points), where=span > 0)
     whole = moocore.hypervolume(scaled[with_energy], ref=[REFERENCE] * points.shape[1])
-    return float(moocore.hypervolume(scaled[without], ref=[REFERENCE] * points.shape[1]) / whole)
+    reached = moocore.hypervolume(scaled[without], ref=[REFERENCE] * points.shape[1])
+    return min(1.0, float(reached / whole))  # a part of it, so more is rounding
 
 
 @dataclass(frozen=True, slots=True)

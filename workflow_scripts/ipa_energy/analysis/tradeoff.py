@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ipa_energy.analysis.cells import CELL
+from ipa_energy.analysis.joint import COUPLED, DECOUPLED, INCONCLUSIVE
 from ipa_energy.analysis.membership import (
     OBJECTIVES,
     Drawn,
@@ -29,7 +30,6 @@ from ipa_energy.analysis.membership import (
     tested,
 )
 from ipa_energy.analysis.panel import Panel
-from ipa_energy.analysis.verdict import COUPLED, DECOUPLED, INCONCLUSIVE
 
 FIGURES = {
     "accuracy": "accuracy",
@@ -120,7 +120,7 @@ def trade_off(
         "n_front_with": int(with_energy.sum()),
         "n_only_with": int((with_energy & ~without).sum()),
         "n_above_threshold": int((~without & (tests.gain > np.log1p(gain_threshold))).sum()),
-        "hypervolume_share": hypervolume_share(space.points, without, with_energy, like=space.points),
+        "hypervolume_share": hypervolume_share(space.points, without, with_energy),
     }
     summary |= _bounds(summary, tests, known=space.degrees > 0)
     if rolled:
