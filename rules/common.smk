@@ -277,8 +277,9 @@ def targets(wildcards):
         for kind in ("svg", "png")
         if measuring
     ]
+    page = [f"{results}/explorer.html"] * bool(measuring)
     ipa = [of(wildcards) for of in (of_profile, of_space, of_composition, of_adaptation)]
-    return [f"{results}/summary.txt", *figures, *(path for paths in ipa for path in paths)]
+    return [f"{results}/summary.txt", *page, *figures, *(path for paths in ipa for path in paths)]
 
 
 onsuccess:

@@ -1,6 +1,7 @@
 // Controls, and what happens when one is used: change the state, look again, draw again.
 
 let waiting = false;
+let listening = false;
 
 function change(parts) {
   Object.assign(state, parts);
@@ -39,6 +40,8 @@ function drawAll() {
   if (plotted) {
     drawLegend();
     drawPlot();
+    if (!listening) listenToPlot(choose); // not before: the library makes the plot's events when it draws first
+    listening = true;
     Plotly.Plots.resize("plot");
   } else drawTable(choose, change);
   writeAddress();
@@ -228,7 +231,6 @@ function start() {
   if (raw.nothing && !location.hash) state.view = "table";
   listen();
   drawAll();
-  listenToPlot(choose);
   document.documentElement.dataset.ready = "yes";
 }
 
