@@ -53,6 +53,13 @@ def _sum(latency: Floats, cost: Floats, rng: np.random.Generator) -> Floats:
     return np.asarray(np.log(share * latency / np.median(latency) + (1 - share) * cost / np.median(cost)), dtype=float)
 
 
+def _larger(latency: Floats, cost: Floats, rng: np.random.Generator) -> Floats:
+    """A surface with a kink: whichever of latency and cost is the larger, beside their medians."""
+    steep = rng.uniform(0.3, 1.0)
+    both = np.maximum(np.log(latency / np.median(latency)), np.log(cost / np.median(cost)))
+    return np.asarray(steep * both, dtype=float)
+
+
 def _of_accuracy(grid: Grid, rng: np.random.Generator) -> Floats:
     accuracy = grid.accuracy
     scale = float(accuracy.std())
@@ -72,6 +79,7 @@ MONOTONE: Mapping[str, Law] = {
     "cost_saturating": lambda grid, rng: _saturating(grid.usd_per_1000_requests, rng),
     "latency_times_cost": _latency_and_cost,
     "latency_plus_cost": lambda grid, rng: _sum(grid.latency_p99_s, grid.usd_per_1000_requests, rng),
+    "latency_or_cost": lambda grid, rng: _larger(grid.latency_p99_s, grid.usd_per_1000_requests, rng),
     "all_metrics": lambda grid, rng: _latency_and_cost(grid, rng) - _of_accuracy(grid, rng),
 }
 """Laws by which a configuration that is better in accuracy, latency and cost never uses more energy."""
@@ -126,6 +134,7 @@ TRUTHS: Mapping[str, Truth] = {
     "cost_saturating": Truth("coupled", "cost_saturating", "saturates with cost"),
     "latency_times_cost": Truth("coupled", "latency_times_cost", "powers of latency and of cost"),
     "latency_plus_cost": Truth("coupled", "latency_plus_cost", "a sum of latency and cost"),
+    "latency_or_cost": Truth("coupled", "latency_or_cost", "the larger of latency and cost"),
     "all_metrics": Truth("coupled", "all_metrics", "latency, cost and, falling, accuracy"),
     "heavy_tails": Truth("coupled", "any", "monotone; noise with heavy tails", tails="heavy"),
     "uneven_noise": Truth("coupled", "any", "monotone; noise differs between configurations", uneven=True),
