@@ -33,3 +33,4 @@ rule all:
     default_target: True
     input:
         targets,
+        power_of_first,

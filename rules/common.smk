@@ -17,8 +17,9 @@ from ipa_energy.digest import (
 )
 from ipa_energy.external.settings import matching_files
 from ipa_energy.job import measuring_settings
-from ipa_energy.layout import chosen_keys, profile_path, record_path
+from ipa_energy.layout import chosen_keys, power_path, profile_path, record_path
 from ipa_energy.pipelines.frames import frames_digest
+from ipa_energy.plan import GRID
 from ipa_energy.study import ConfigError, load_study
 
 # Jobs watch the workflow by this and end with it, also under kill -9.
@@ -265,6 +266,25 @@ def answers_of(wildcards):
     ]
     answers = [f"{results}/{name}" for of, name in parts if of(wildcards)]
     return answers + [f"{results}/adaptation/live.txt"] * bool(live_runs)
+
+
+def power_of_first(wildcards):
+    """Power over time of the first measurement of the grid that the plan has for each workload; any other on request."""
+    settings = study.settings
+    if settings["records"] is not None or settings["measure"] == "none":
+        return []
+    keys = [m.key for m in study.plan if m.role == GRID]
+    if settings["measure"] == "feasible":
+        chosen = checkpoints.choose_feasible.get(experiment=study.experiment).output.chosen
+        keys = chosen_keys(keys, chosen)
+    first = {}
+    for key in keys:
+        first.setdefault(key[0], key)
+    return [
+        power_path(study.experiment, *key, kind)
+        for key in first.values()
+        for kind in ("svg", "png")
+    ]
 
 
 def targets(wildcards):

@@ -57,3 +57,32 @@ rule draw_energy_split:
         "Split the energy of workload {wildcards.workload} by domain"
     script:
         "../workflow_scripts/draw_energy_split.py"
+
+
+# Of any record, on request. The trace is no input: one that was deleted to save space must not measure again.
+rule draw_power:
+    input:
+        "results/{experiment}/records/{workload}/{configuration}/{repetition}.json",
+    output:
+        svg=report(
+            "results/{experiment}/figures/power/{workload}/{configuration}/{repetition}.svg",
+            caption="../report/power.rst",
+            category="Figures",
+            labels={
+                "figure": "power over time",
+                "workload": "{workload}, {configuration}, {repetition}",
+            },
+        ),
+        png="results/{experiment}/figures/power/{workload}/{configuration}/{repetition}.png",
+    log:
+        "logs/{experiment}/draw_power/{workload}/{configuration}/{repetition}.log",
+    conda:
+        "../environment.yaml"
+    threads: 1
+    params:
+        code=analysis_digest(),
+        trace="results/{experiment}/traces/{workload}/{configuration}/{repetition}.parquet",
+    message:
+        "Draw the power of {wildcards.configuration} under {wildcards.workload}, {wildcards.repetition}"
+    script:
+        "../workflow_scripts/draw_power.py"

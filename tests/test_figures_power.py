@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
@@ -11,7 +12,7 @@ from ipa_energy.analysis import aggregate, tables
 from ipa_energy.analysis.cells import CELL
 from ipa_energy.analysis.split import energy_split, parts_of
 from ipa_energy.figures import energy_split as figure_of_split
-from ipa_energy.figures import style
+from ipa_energy.figures import power_over_time, style
 from ipa_energy.record import Reading
 from synthetic_records import ESTIMATE, NVML, PRICES, RAPL, make_record, synthetic_study, video_grid
 
@@ -180,5 +181,139 @@ def test_the_split_survives_its_file_and_draws_the_same_bytes(tmp_path):
     tables.write_csv(tmp_path / "split.csv", split)
     for name, table in {"a": split, "b": tables.read_csv(tmp_path / "split.csv")}.items():
         style.save(figure_of_split.draw(table, "x"), [tmp_path / f"{name}.svg", tmp_path / f"{name}.png"])
+    for kind in ("svg", "png"):
+        assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
+
+
+def a_record(**changes):
+    settings = {"latency_s": 0.1, "net_j_per_request": 1.0, "domains": BOTH} | changes
+    return make_record(SMALL[0], **settings)
+
+
+def a_trace(samples, domains=("cpu_package_0", "gpu_0"), seed=0):
+    rng = np.random.default_rng(seed)
+    return pd.concat(
+        pd.DataFrame(
+            {"time_s": np.sort(rng.uniform(0, 30, samples)), "domain": name, "power_w": rng.uniform(5, 50, samples)}
+        )
+        for name in domains
+    )
+
+
+def panels_of(figure):
+    """The panel of each domain, by its name."""
+    return {axes.get_title(loc="left").split()[0]: axes for axes in figure.axes if axes.get_title(loc="left")}
+
+
+def test_the_drawn_steps_are_the_samples_and_the_lines_the_levels_of_the_record():
+    record, trace = a_record(), a_trace(200)
+    panels = panels_of(power_over_time.draw(record, trace))
+    assert set(panels) == {"cpu_package_0", "gpu_0"}
+    for domain in record["energy"]["domains"]:
+        lines = {line.get_label(): line for line in panels[domain["domain"]].lines}
+        samples = trace[trace["domain"] == domain["domain"]]
+        np.testing.assert_array_equal(lines[domain["domain"]].get_xdata(), samples["time_s"])
+        np.testing.assert_array_equal(lines[domain["domain"]].get_ydata(), samples["power_w"])
+        for level in ("mean_w", *power_over_time.LEVELS):
+            assert set(lines[level].get_ydata()) == {domain[level]}
+    styles = {name: axes.lines[0].get_drawstyle() for name, axes in panels.items()}
+    assert styles == {"cpu_package_0": "steps-pre", "gpu_0": "steps-post"}
+
+
+def test_a_long_trace_keeps_every_peak():
+    time_s, power_w = np.linspace(0, 30, 100_000), np.full(100_000, 10.0)
+    power_w[[123, 77_777]] = 99.0
+    power_w[50_000] = 1.0
+    edges, low, mean, high = power_over_time.envelope(time_s, power_w, 500)
+    assert len(edges) == 501
+    assert sorted(high)[-3:] == [10.0, 99.0, 99.0]
+    assert min(low) == 1.0
+    assert np.average(mean, weights=np.diff(edges)) == pytest.approx(power_w.mean(), rel=1e-4)
+    for i in range(0, 500, 50):
+        inside = (time_s >= edges[i]) & (time_s < edges[i + 1])
+        assert (low[i], high[i]) == (power_w[inside].min(), power_w[inside].max())
+
+
+def test_a_long_trace_with_a_pause_has_a_span_over_it():
+    time_s = np.concatenate([np.linspace(0, 1, 3000), np.linspace(9, 10, 3000)])
+    edges, low, _, high = power_over_time.envelope(time_s, np.ones(6000), 10)
+    assert list(edges) == pytest.approx([0, 1, 9, 10])
+    assert list(low) == list(high) == [1.0, 1.0, 1.0]
+
+
+def test_long_and_short_traces_look_alike_in_range():
+    trace = pd.concat([a_trace(5000, ["cpu_package_0"]), a_trace(100, ["gpu_0"])])
+    panels = panels_of(power_over_time.draw(a_record(), trace))
+    stairs = {patch.get_label(): patch for patch in panels["cpu_package_0"].patches if patch.get_label()}
+    mine = trace.loc[trace["domain"] == "cpu_package_0", "power_w"]
+    values, _, below = stairs["cpu_package_0 range"].get_data()
+    assert (below.min(), values.max()) == (mine.min(), mine.max())
+    assert "cpu_package_0" in stairs
+
+
+def test_window_and_phases_are_marked_where_the_record_has_them():
+    record = a_record()
+    figure = power_over_time.draw(record, a_trace(50))
+    window = next(patch for patch in panels_of(figure)["gpu_0"].patches if isinstance(patch, Rectangle))
+    assert (window.get_x(), window.get_width()) == (0, record["window"]["duration_s"])
+    strip = figure.axes[-1]
+    zero_s = record["window"]["start_monotonic_s"]
+    begins = [collection.get_paths()[0].vertices[:, 0].min() for collection in strip.collections]
+    assert begins == pytest.approx([phase["begin_s"] - zero_s for phase in record["window"]["timeline"]])
+    for phase in ("idle", "warm-up", "window"):
+        assert f"phase: {phase}" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_flags_mean_power_and_energies_stand_in_the_figure():
+    text = words(power_over_time.draw(a_record(flags=["foreign_cpu", "unsteady"]), a_trace(50)))
+    assert "Flags: foreign_cpu, unsteady." in text
+    assert "All domains: mean" in text
+    assert "estimated" not in text
+    assert "No flags." in words(power_over_time.draw(a_record(), a_trace(50)))
+
+
+def test_an_estimated_domain_says_so_in_title_axis_and_totals():
+    figure = power_over_time.draw(a_record(domains=[ESTIMATE, NVML]), a_trace(50, ("cpu", "gpu_0")))
+    panels = panels_of(figure)
+    assert "estimated by a model" in panels["cpu"].get_title(loc="left")
+    assert panels["cpu"].get_ylabel() == "estimated power (W)"
+    assert panels["gpu_0"].get_ylabel() == "power (W)"
+    assert "partly estimated mean" in words(figure)
+
+
+@pytest.mark.parametrize(
+    ("record", "trace", "said"),
+    [
+        (a_record(state="failed", reason="out of memory"), None, "failed, out of memory"),
+        (a_record(), None, "the trace of this record is missing"),
+        (a_record(), a_trace(0), "the trace of this record is empty"),
+    ],
+    ids=["failed", "no trace", "empty trace"],
+)
+def test_what_has_no_power_to_draw_says_why(record, trace, said):
+    assert said in words(power_over_time.draw(record, trace)).replace("\n", " ")
+
+
+def test_a_record_without_idle_baseline_has_no_idle_lines():
+    figure = power_over_time.draw(a_record(net_j_per_request=None), a_trace(50))
+    assert {line.get_label() for line in panels_of(figure)["gpu_0"].lines} == {"gpu_0", "mean_w"}
+    assert "no net energy per request" in words(figure)
+
+
+def test_a_long_name_stays_on_the_page():
+    record = a_record()
+    record["identity"]["configuration_id"] = "video+" + "fasterrcnn_mobilenet_v3_large_320_fpn-b4-r1-t1+" * 4
+    figure = power_over_time.draw(record, a_trace(50))
+    with style.print_style():
+        figure.canvas.draw()
+        for text in figure.findobj(Text):
+            if text.get_text() and text.get_visible():
+                assert text.get_window_extent().x1 <= figure.bbox.x1 + 1, text.get_text()
+
+
+def test_the_power_of_a_record_is_the_same_bytes_each_time(tmp_path):
+    for name in "ab":
+        figure = power_over_time.draw(a_record(), a_trace(3000))
+        style.save(figure, [tmp_path / f"{name}.svg", tmp_path / f"{name}.png"])
     for kind in ("svg", "png"):
         assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()

@@ -15,12 +15,20 @@ WEIGHTS = f"{RESULTS}/weights.json"
 FRAMES = f"{RESULTS}/frames.npy"
 RECORD = f"{RESULTS}/records/{{workload}}/{{configuration}}/{{repetition}}.json"
 TRACE = f"{RESULTS}/traces/{{workload}}/{{configuration}}/{{repetition}}.parquet"
+POWER = f"{RESULTS}/figures/power/{{workload}}/{{configuration}}/{{repetition}}.{{kind}}"
 HISTORY = f"{RESULTS}/history/{{workload}}/{{configuration}}/{{repetition}}.{{stamp}}"
 
 
 def record_path(experiment: str, workload: str, configuration: str, repetition: str) -> str:
     """Path of the record of one measurement."""
     return RECORD.format(experiment=experiment, workload=workload, configuration=configuration, repetition=repetition)
+
+
+def power_path(experiment: str, workload: str, configuration: str, repetition: str, kind: str) -> str:
+    """Path of the figure of power over time of one measurement; ``kind`` is its suffix."""
+    return POWER.format(
+        experiment=experiment, workload=workload, configuration=configuration, repetition=repetition, kind=kind
+    )
 
 
 def history_path(experiment: str, workload: str, configuration: str, repetition: str, stamp: str) -> str:
