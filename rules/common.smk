@@ -150,6 +150,14 @@ def measured_of(wildcards):
     return [f"results/{wildcards.experiment}/configurations.csv"] if measuring else []
 
 
+def spaces_of(file):
+    """A file of every input of IPA's, ``{input}`` in it standing for the name; none without inputs."""
+    return [
+        f"results/{{experiment}}/space/{file.format(input=given)}"
+        for given in study.settings["ipa"]["inputs"]
+    ]
+
+
 def loads_of(wildcards):
     """The counts of every load, in the order of the config."""
     return expand(

@@ -1,7 +1,6 @@
 rule analyse_coupling:
     input:
         measurements="results/{experiment}/measurements.csv",
-        refused="results/{experiment}/refused.csv",
     output:
         pairwise="results/{experiment}/coupling/pairwise.csv",
         page=report(
@@ -10,20 +9,75 @@ rule analyse_coupling:
             category="Verdict",
             labels={"result": "pairwise coupling"},
         ),
-        verdict="results/{experiment}/verdict.json",
     log:
         "logs/{experiment}/analyse_coupling.log",
     conda:
         "../environment.yaml"
-    threads: 1
+    threads: 4
     params:
         code=analysis_digest(),
         analysis=study.settings["analysis"],
         seed=study.settings["seed"],
     message:
-        "Relate energy to the other metrics of experiment {wildcards.experiment}"
+        "Relate energy to each other metric of experiment {wildcards.experiment}"
     script:
         "../workflow_scripts/analyse_coupling.py"
+
+
+rule judge_coupling:
+    input:
+        measurements="results/{experiment}/measurements.csv",
+        pairwise="results/{experiment}/coupling/pairwise.csv",
+        refused="results/{experiment}/refused.csv",
+        spaces=spaces_of("{input}.json"),
+        parquets=spaces_of("{input}.parquet"),
+        optima=spaces_of("{input}.optima.csv"),
+    output:
+        verdict="results/{experiment}/verdict.json",
+        answer=report(
+            "results/{experiment}/answer.md",
+            caption="../report/answer.rst",
+            category="Verdict",
+            labels={"result": "answer"},
+        ),
+        joint=report(
+            "results/{experiment}/coupling/joint.csv",
+            caption="../report/joint.rst",
+            category="Verdict",
+            labels={"result": "joint coupling (CSV)"},
+        ),
+        matched="results/{experiment}/coupling/matched.csv",
+        partial="results/{experiment}/coupling/partial.csv",
+        residual_knobs="results/{experiment}/coupling/residual_knobs.csv",
+        tradeoff=report(
+            "results/{experiment}/coupling/tradeoff.csv",
+            caption="../report/tradeoff.rst",
+            category="Verdict",
+            labels={"result": "trade-off space (CSV)"},
+        ),
+        membership="results/{experiment}/coupling/membership.csv",
+        objectives="results/{experiment}/coupling/objectives.csv",
+        sufficient="results/{experiment}/coupling/sufficient.csv",
+        decisions=report(
+            "results/{experiment}/coupling/decisions.csv",
+            caption="../report/decisions.rst",
+            category="Verdict",
+            labels={"result": "choices (CSV)"},
+        ),
+    log:
+        "logs/{experiment}/judge_coupling.log",
+    conda:
+        "../environment.yaml"
+    threads: 4
+    params:
+        code=analysis_digest(),
+        analysis=study.settings["analysis"],
+        ipa={key: study.settings["ipa"][key] for key in ("weights", "scales", "cost")},
+        seed=study.settings["seed"],
+    message:
+        "Judge whether energy is redundant in experiment {wildcards.experiment}"
+    script:
+        "../workflow_scripts/judge_coupling.py"
 
 
 rule summarise:

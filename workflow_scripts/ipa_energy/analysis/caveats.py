@@ -5,16 +5,26 @@ The measurements table and the judged cells go in; counts and plain sentences co
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from ipa_energy.analysis.cells import PLACE, has_flag, left_out
+from ipa_energy.analysis.joint import MAX_LEFT_OUT
+from ipa_energy.analysis.panel import ENERGY, Panel, describe_balance
 from ipa_energy.analysis.tables import knob_columns
 from ipa_energy.plan import GRID
 
 NARROW_SPAN = 1.2
 """A metric whose largest value is less than this times its smallest says little about what a wider range would show."""
+
+
+_CLEAR = 3.0
+"""Standard errors from which on a trend is told of: several metrics and cells are looked at."""
+
+_SMALL_DRIFT = 0.01
+_ROUNDING = 1e-12
 
 
 def join_words(names: list[str]) -> str:
@@ -51,13 +61,14 @@ def counts(
 
 
 def limitations(
-    measurements: pd.DataFrame, celled: pd.DataFrame, chosen: pd.DataFrame, cells: list[dict[str, Any]]
+    measurements: pd.DataFrame,
+    celled: pd.DataFrame,
+    chosen: pd.DataFrame,
+    cells: list[dict[str, Any]],
+    panels: Sequence[Panel],
 ) -> list[str]:
     """What a reader must know before leaning on the answer; ``chosen`` are the records that it rests on."""
-    notes = [
-        "Pairwise evidence only: whether accuracy, latency and cost together explain energy, whether energy adds "
-        "Pareto-optimal configurations, and what an energy-aware choice would save is not examined in this version."
-    ]
+    notes: list[str] = []
     narrow: dict[str, list[str]] = {}
     for cell in cells:
         for pair in cell["pairs"]:
@@ -78,6 +89,7 @@ def limitations(
     kinds = set(chosen["evidence"].dropna())
     if "mixed" in kinds or {"measured", "estimated"} <= kinds:
         notes.append("Some of the energy is estimated: the estimated part follows busy time by construction.")
+    notes += _of_panels(panels)
     notes += _sets_of_meters(celled[celled["usable"]])
     notes += _measured_otherwise(left_out(celled))
     notes += _inconsistencies(chosen)
@@ -85,6 +97,48 @@ def limitations(
     if lost:
         notes.append(
             f"{lost} of {measurements['configuration'].nunique()} configurations failed or did not run at least once."
+        )
+    return notes
+
+
+def _of_panels(panels: Sequence[Panel]) -> list[str]:
+    """What the data of single cells can't carry: constant metrics, holes in the grid, drift, lost records."""
+    notes: dict[str, list[str]] = {}
+    for panel in panels:
+        told = notes_on(panel)
+        place = f"{panel.cell[1]} on {panel.cell[2]}"
+        for text in told:
+            notes.setdefault(text, []).append(place)
+    return [f"{text[:1].upper()}{text[1:]} ({join_words(list(dict.fromkeys(p)))})." for text, p in notes.items()]
+
+
+def notes_on(panel: Panel) -> list[str]:
+    """What one panel can't carry, a clause each."""
+    notes = [
+        f"{name} is the same in all configurations, so nothing is known of energy where it differs"
+        for name in ("accuracy", "latency_p99", "cost")
+        if name in panel.names and len(panel.means) > 1 and not float(panel.mean_of(name).std()) > _ROUNDING
+    ]
+    balance = describe_balance(panel.knobs)
+    if 1 < balance["present"] < balance["possible"]:
+        notes.append(
+            f"the grid is unbalanced: {balance['present']} of {balance['possible']} combinations of the knobs have "
+            "figures; effects of knobs are adjusted for each other, and combinations that are missing could differ"
+        )
+    if panel.same_order:
+        notes.append("every block ran in the same order, so that drift can't be told from configurations")
+    if panel.repetitions.size and panel.repetitions.min() < panel.repetitions.max():
+        notes.append(f"configurations have {panel.repetitions.min()} to {panel.repetitions.max()} repetitions")
+    notes += [
+        f"{panel.energy} energy drifts by {100 * trend.slope:+.1f} % over a block, which was taken out"
+        for trend in panel.trends
+        if trend.metric == ENERGY and abs(trend.slope) > max(_CLEAR * trend.standard_error, _SMALL_DRIFT)
+    ]
+    if panel.left_out:
+        lost = panel.left_out / (panel.left_out + int(panel.repetitions.sum()))
+        notes.append(
+            f"{panel.left_out} records with a {panel.energy} energy at or below zero are left out"
+            f"{', too many for a verdict' * (lost > MAX_LEFT_OUT)}"
         )
     return notes
 

@@ -21,11 +21,10 @@ from scipy import stats
 from ipa_energy.analysis import association, surface
 from ipa_energy.analysis.coupling import METRICS
 from ipa_energy.analysis.needed import NOTHING, Needed, data_needed, in_words
+from ipa_energy.analysis.outcomes import COUPLED, DECOUPLED, INCONCLUSIVE
 from ipa_energy.analysis.panel import ENERGY, Panel, halves
 
 Floats = NDArray[np.float64]
-
-COUPLED, DECOUPLED, INCONCLUSIVE = "coupled", "decoupled", "inconclusive"
 
 SPLITS = 4
 """Random splits of the repetitions into halves that are averaged; with two repetitions there is one."""

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ipa_energy.analysis.decision import Savings, savings
-from ipa_energy.analysis.joint import COUPLED, DECOUPLED, INCONCLUSIVE, Joint, joint
+from ipa_energy.analysis.joint import Joint, joint
+from ipa_energy.analysis.outcomes import COUPLED, DECOUPLED, INCONCLUSIVE
 from ipa_energy.analysis.panel import Panel
 from ipa_energy.analysis.tradeoff import TradeOff, trade_off
 

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 
 from ipa_energy.analysis.cells import CELL
-from ipa_energy.analysis.joint import COUPLED, DECOUPLED, INCONCLUSIVE
 from ipa_energy.analysis.membership import (
     OBJECTIVES,
     Drawn,
@@ -29,6 +28,7 @@ from ipa_energy.analysis.membership import (
     space_of,
     tested,
 )
+from ipa_energy.analysis.outcomes import COUPLED, DECOUPLED, INCONCLUSIVE
 from ipa_energy.analysis.panel import Panel
 
 FIGURES = {

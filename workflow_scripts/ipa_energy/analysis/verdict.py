@@ -1,31 +1,36 @@
-"""The verdict: is energy coupled with accuracy, latency or cost? Decided by a rule that is fixed before the data.
+"""The verdict: is energy redundant with accuracy, latency and cost? Decided by a rule that is fixed before the data.
 
-Measurements, the pairwise statistics and the rule from the config go in; a JSON-ready verdict, validated against
-``config/schemas/verdict.schema.json``, comes out. Of the four kinds of evidence that a full verdict wants, this version
-decides on the pairwise one alone, and says so among its limitations.
+Measurements, the pairwise statistics, the judgements of all cells (:mod:`.evidence`) and the rule from the config go
+in; a JSON-ready verdict, validated against ``config/schemas/verdict.schema.json``, comes out.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pandas as pd
 
 from ipa_energy.analysis.aggregate import evidence_of
-from ipa_energy.analysis.caveats import counts, join_words, limitations
+from ipa_energy.analysis.caveats import counts, limitations
 from ipa_energy.analysis.cells import CELL, PLACE, in_cells, used
-from ipa_energy.analysis.coupling import FAMILIES
+from ipa_energy.analysis.evidence import Judged
+from ipa_energy.analysis.judge import DECISION, JOINT, LEVELS, TRADE_OFF
+from ipa_energy.analysis.outcomes import INCONCLUSIVE
+from ipa_energy.analysis.pairs_rule import families_of, level_of_pairs, pair_json, with_decisions
+from ipa_energy.analysis.sentences import answer
 from ipa_energy.files import write_text
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA_FILE = Path(__file__).resolve().parents[3] / "config" / "schemas" / "verdict.schema.json"
 
-COUPLED, DECOUPLED, INCONCLUSIVE = "coupled", "decoupled", "inconclusive"
+PAIRS = "pairwise"
 
 NO_EVIDENCE = (
     "No evidence: the energy is estimated from busy core time. Such a model makes energy follow busy time by "
@@ -37,70 +42,17 @@ PARTLY_ESTIMATED = (
     "evidence."
 )
 
-_INTERVALS = ("tau", "spearman", "isotonic_r2")
-_FIGURES = (
-    *("tau_p", "tau_p_holm", "isotonic_r2_chance", "isotonic_r2_corrected", "isotonic_p"),
-    *("energy_reliability", "energy_reliability_lo", "metric_reliability", "metric_reliability_lo"),
-    *("metric_min", "metric_max"),
+THRESHOLDS = (
+    *("coupled_r2", "spread_threshold", "gain_threshold", "expansion_threshold", "saving_threshold"),
+    *("delta_threshold", "tolerances", "min_configurations", "confidence", "bootstrap", "draws"),
 )
-
-
-def decide_pair(pair: Mapping[Any, Any], rule: Mapping[str, Any]) -> tuple[str, str]:
-    """Decision on one row of the pairwise table, and its reason in words.
-
-    ``coupled``: the lower bound of isotonic R2 reaches ``coupled_r2``, and shuffled data do not reach the observed R2
-    more often than the confidence allows. ``decoupled``: the upper bound stays below ``coupled_r2`` even after allowing
-    for replicate noise, which lowers the R2 that could be had to the product of the reliabilities of both means (their
-    lower bounds are used, so that noise never looks like information). Else ``inconclusive``.
-    """
-    obstacle = _obstacle(pair, rule)
-    if obstacle is not None:
-        return INCONCLUSIVE, obstacle
-    threshold, alpha = float(rule["coupled_r2"]), 1 - float(rule["confidence"])
-    lo, hi = float(pair["isotonic_r2_lo"]), float(pair["isotonic_r2_hi"])
-    interval = f"isotonic R2 {pair['isotonic_r2']:.2f} [{lo:.2f}, {hi:.2f}]"
-    if lo >= threshold and pair["isotonic_p"] <= alpha:
-        return COUPLED, f"{interval}, lower bound at or above {threshold:g}"
-    bounds = [pair["energy_reliability_lo"], pair["metric_reliability_lo"]]
-    ceiling = 0.0 if any(pd.isna(bound) for bound in bounds) else float(bounds[0]) * float(bounds[1])
-    if hi < threshold * ceiling:
-        return DECOUPLED, f"{interval}, upper bound below {threshold:g}"
-    if lo >= threshold:
-        why = f", but shuffled data reach it with p = {pair['isotonic_p']:.2g}"
-    elif hi >= threshold:
-        why = f" reaches across {threshold:g}; more configurations or repetitions are needed"
-    else:
-        why = (
-            f", but replicate noise alone could hold R2 down to {ceiling:.2f}; more repetitions or longer windows "
-            "are needed"
-        )
-    return INCONCLUSIVE, interval + why
-
-
-def _obstacle(pair: Mapping[Any, Any], rule: Mapping[str, Any]) -> str | None:
-    """Why a pair can't be decided at all; None when it can."""
-    count, least = int(pair["n_configurations"]), int(rule["min_configurations"])
-    if 0 < count < least:
-        return f"{count} configuration{'s' * (count > 1)}; the rule asks for {least}"
-    if pd.notna(pair["reason"]):
-        return str(pair["reason"])
-    if int(pair["n_repetitions_max"]) < 2:
-        return "one repetition each, so replicate noise is unknown; measure at least 2 blocks"
-    return None
-
-
-def with_decisions(pairwise: pd.DataFrame, rule: Mapping[str, Any]) -> pd.DataFrame:
-    """The pairwise table with the columns ``decision`` and ``decision_reason`` added."""
-    decided = [decide_pair(row, rule) for row in pairwise.to_dict("records")]
-    return pairwise.assign(
-        decision=pd.Series([d for d, _ in decided], index=pairwise.index, dtype="str"),
-        decision_reason=pd.Series([r for _, r in decided], index=pairwise.index, dtype="str"),
-    )
+"""What of the config's section ``analysis`` is told in the verdict, besides the flags that drop a record."""
 
 
 def make_verdict(
     measurements: pd.DataFrame,
     pairwise: pd.DataFrame,
+    judged: Sequence[Judged],
     refused: pd.DataFrame,
     *,
     experiment: str,
@@ -108,16 +60,10 @@ def make_verdict(
     seed: int,
 ) -> dict[str, Any]:
     """The whole verdict. ``analysis`` is that section of the config; ``refused`` has ``path`` and ``reason``."""
-    rule = {
-        "coupled_r2": analysis["coupled_r2"],
-        "min_configurations": analysis["min_configurations"],
-        "confidence": analysis["confidence"],
-        "bootstrap": analysis["bootstrap"],
-        "drop_flags": list(analysis["drop_flags"]),
-        "seed": seed,
-    }
+    rule = {name: analysis[name] for name in THRESHOLDS} | {"drop_flags": list(analysis["drop_flags"]), "seed": seed}
     decided = with_decisions(pairwise, rule)
-    cells = [_cell(group) for _, group in decided.groupby([*CELL, "energy"], sort=True)]
+    by_key = {j.key: j for j in judged}
+    cells = [_cell(group, by_key.get(tuple(map(str, key)))) for key, group in decided.groupby([*CELL, "energy"])]
     celled = in_cells(measurements, rule["drop_flags"])
     chosen = used(measurements, celled)
     deciding, no_evidence = _deciding(cells, rule["min_configurations"])
@@ -128,7 +74,7 @@ def make_verdict(
         "experiment": experiment,
         "decision": decision,
         "no_evidence": no_evidence,
-        "answer": _answer(deciding, decision, no_evidence),
+        "answer": answer(deciding, decision, no_evidence=no_evidence),
         "evidence": evidence_of(chosen["evidence"]),
         "weights": sorted(set(chosen["weights"])),
         "hosts": sorted(set(chosen["host"])),
@@ -137,72 +83,95 @@ def make_verdict(
         "refused": refused.to_dict("records"),
         "rule": rule,
         "cells": cells,
-        "limitations": limitations(measurements, celled, chosen, cells),
+        "limitations": limitations(measurements, celled, chosen, cells, [j.panel for j in judged]),
     }
 
 
-def _cell(pairs: pd.DataFrame) -> dict[str, Any]:
+def _cell(pairs: pd.DataFrame, judged: Judged | None) -> dict[str, Any]:
     rows = pairs.to_dict("records")
-    families = {family: _family([row for row in rows if row["family"] == family]) for family in FAMILIES}
-    decisions = {name: family["decision"] for name, family in families.items()}
-    coupled = [name for name, decision in decisions.items() if decision == COUPLED]
-    if coupled:
-        decision, reason = COUPLED, f"coupled with {join_words(coupled)}"
-    elif all(value == DECOUPLED for value in decisions.values()):
-        decision, reason = DECOUPLED, f"decoupled from {join_words(list(FAMILIES))}"
-    else:
-        decision, reason = INCONCLUSIVE, "; ".join(_open_questions(families))
+    families = families_of(rows)
+    of_pairs, why = level_of_pairs(families)
     evidence = evidence_of(pairs["evidence"])
-    no_evidence = evidence == "estimated"
+    levels: dict[str, Any] = {PAIRS: {"decision": of_pairs, "reason": why}}
+    if judged is None:
+        missing = next((row["reason"] for row in rows if pd.notna(row["reason"])), "no usable record has this energy")
+        decision, binding, reason = INCONCLUSIVE, JOINT, str(missing)
+        levels |= {level: {"decision": INCONCLUSIVE, "reason": reason} for level in LEVELS}
+    else:
+        found = judged.judgement
+        decision, binding, reason = found.decision, found.binding, found.reason
+        levels |= _levels(judged)
     return {
         **{name: str(rows[0][name]) for name in (*CELL, "energy")},
         "evidence": evidence,
-        "no_evidence": no_evidence,
+        "no_evidence": evidence == "estimated",
         "note": {"estimated": NO_EVIDENCE, "mixed": PARTLY_ESTIMATED}.get(evidence or ""),
         "decision": decision,
+        "binding": binding,
         "reason": reason,
+        "n_configurations": max(int(row["n_configurations"]) for row in rows),
+        "levels": levels,
         "families": families,
-        "pairs": [_pair(row) for row in rows],
+        "pairs": [pair_json(row) for row in rows],
     }
 
 
-def _family(rows: list[dict[Any, Any]]) -> dict[str, str]:
-    """A family is coupled when any of its metrics is, decoupled when all are; ``metric`` is the one that decides."""
-    order = (COUPLED, INCONCLUSIVE, DECOUPLED)
-    row = min(rows, key=lambda r: order.index(r["decision"]))
-    return {"decision": row["decision"], "metric": row["metric"], "reason": row["decision_reason"]}
+_JOINT_FIGURES = ("noise", "cv_r2", "noise_ceiling", "repetitions_needed", "configurations_needed", "drift", "drift_p")
+_SPACE_COUNTS = (
+    *("n_configurations", "n_front_without", "n_front_with", "n_only_with"),
+    *("n_above_threshold", "n_only_with_lo", "n_only_with_hi"),
+)
 
 
-def _open_questions(families: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """What keeps the inconclusive families open, those with one reason together."""
-    reasons: dict[str, list[str]] = {}
-    for name, family in families.items():
-        if family["decision"] == INCONCLUSIVE:
-            reasons.setdefault(family["reason"], []).append(name)
-    return [f"{join_words(names)}: {text}" for text, names in reasons.items()]
-
-
-def _pair(row: Mapping[Any, Any]) -> dict[str, Any]:
-    pair: dict[str, Any] = {
-        "metric": row["metric"],
-        "family": _known(row["family"]),
-        "n_configurations": int(row["n_configurations"]),
-        "n_repetitions_min": _known(row["n_repetitions_min"], int),
-        "n_repetitions_max": _known(row["n_repetitions_max"], int),
-        "isotonic_direction": _known(row["isotonic_direction"]),
+def _levels(judged: Judged) -> dict[str, Any]:
+    found = judged.judgement
+    told: dict[str, dict[str, Any]] = {
+        name: {"decision": decision, "reason": reason} for name, (decision, reason) in found.levels.items()
     }
-    for name in _INTERVALS:
-        pair[name] = {
-            "value": _known(row[name], float),
-            "lo": _known(row[f"{name}_lo"], float),
-            "hi": _known(row[f"{name}_hi"], float),
-        }
-    pair |= {name: _known(row[name], float) for name in _FIGURES}
-    return pair | {"decision": row["decision"], "reason": row["decision_reason"]}
+    joint, space, saved = found.joint.summary, found.trade_off.summary, found.savings
+    told[JOINT] |= {name: _interval(joint, name) for name in ("spread", "total_spread", "unexplained")}
+    told[JOINT] |= {name: _number(joint.get(name)) for name in _JOINT_FIGURES}
+    told[TRADE_OFF] |= {name: _number(space.get(name)) for name in _SPACE_COUNTS}
+    told[TRADE_OFF] |= {name: _interval(space, name) for name in ("growth", "hypervolume_share")}
+    told[TRADE_OFF] |= {
+        "delta": {
+            str(row["left_out"]): {"value": _number(row["delta"]), "lo": _number(row["delta_lo"]), "hi": None}
+            for row in judged.objectives.to_dict("records")
+            if isinstance(row["left_out"], str) and "+" not in row["left_out"]
+        },
+        "sufficient": [
+            str(row["kept"])
+            for row in judged.sufficient.to_dict("records")
+            if row["basis"] == "means" and isinstance(row["kept"], str)
+        ],
+    }
+    told[DECISION] |= {
+        "scope": saved.scope,
+        "saving": {
+            "value": _number(saved.saving),
+            "lo": _number(saved.saving_lo),
+            "hi": _number(saved.saving_hi),
+        },
+    }
+    return told
 
 
-def _known(value: Any, kind: type = str) -> Any:
-    return None if pd.isna(value) else kind(value)
+def _interval(row: Mapping[str, Any], name: str) -> dict[str, float | None]:
+    return {
+        "value": _number(row.get(name)),
+        "lo": _number(row.get(f"{name}_lo")),
+        "hi": _number(row.get(f"{name}_hi")),
+    }
+
+
+def _number(value: Any) -> Any:
+    """A plain number, or None; whole numbers stay whole."""
+    if value is None or pd.isna(value):
+        return None
+    number = float(value)
+    if not math.isfinite(number):
+        return None
+    return int(value) if isinstance(value, int | np.integer) else number
 
 
 def _deciding(cells: list[dict[str, Any]], least: int) -> tuple[list[dict[str, Any]], bool]:
@@ -223,47 +192,7 @@ def _place(cell: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _size(cell: Mapping[str, Any]) -> int:
-    return max(int(pair["n_configurations"]) for pair in cell["pairs"])
-
-
-def _answer(deciding: list[dict[str, Any]], decision: str, no_evidence: bool) -> str:
-    """One to three sentences for people."""
-    considered = [cell for cell in deciding if cell["evidence"]]
-    if not considered:
-        return "No answer: there is no usable record with an energy figure."
-    told_apart = [name for name in CELL if len({cell[name] for cell in considered}) > 1]
-    groups: dict[tuple[str, str, str], list[str]] = {}
-    for cell in considered:
-        kind = {"estimated": "estimated ", "mixed": "partly estimated "}.get(cell["evidence"], "") + cell["energy"]
-        place = " / ".join(cell[name] for name in told_apart)
-        groups.setdefault((cell["decision"], kind, _phrase(cell)), []).append(place)
-    where: dict[str, list[str]] = {COUPLED: [], DECOUPLED: [], INCONCLUSIVE: []}
-    for (found, kind, phrase), places in groups.items():
-        where[found].append(f"{kind} energy{f' ({join_words(places)})' if told_apart else ''} is {phrase}")
-    if no_evidence:
-        text = "No evidence, as the energy is estimated and its model follows busy time by construction."
-    elif decision == COUPLED:
-        text = "Coupled: energy follows what IPA already weighs and adds little of its own."
-    elif decision == DECOUPLED:
-        text = "Decoupled: energy follows none of accuracy, latency and cost closely."
-    elif where[COUPLED] and where[DECOUPLED]:
-        text = "It depends on what is counted and where."
-    else:
-        text = "Not decided by these data."
-    if any(cell["evidence"] == "mixed" for cell in considered):
-        text += " Part of the energy behind this is estimated and follows busy time by construction."
-    details = [*where[COUPLED], *where[DECOUPLED], *where[INCONCLUSIVE]]
-    shown = "; ".join(details[:4]) + (f"; and {len(details) - 4} more" if len(details) > 4 else "")
-    return f"{text} {shown[:1].upper()}{shown[1:]}."
-
-
-def _phrase(cell: Mapping[str, Any]) -> str:
-    if cell["decision"] != INCONCLUSIVE:
-        return str(cell["reason"])
-    questions = _open_questions(cell["families"])
-    if len(questions) == 1:
-        return f"inconclusive ({questions[0]})"
-    return f"inconclusive on {join_words([n for n, f in cell['families'].items() if f['decision'] == INCONCLUSIVE])}"
+    return int(cell["n_configurations"])
 
 
 @lru_cache(maxsize=1)

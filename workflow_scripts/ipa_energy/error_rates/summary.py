@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
-from ipa_energy.analysis.joint import COUPLED, DECOUPLED, INCONCLUSIVE
 from ipa_energy.analysis.judge import JOINT, LEVELS
+from ipa_energy.analysis.outcomes import COUPLED, DECOUPLED, INCONCLUSIVE
 from ipa_energy.error_rates.truths import TRUTHS, WRONG
 
 VERDICT = "verdict"

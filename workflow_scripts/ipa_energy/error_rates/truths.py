@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ipa_energy.analysis.joint import COUPLED, DECOUPLED
+from ipa_energy.analysis.outcomes import COUPLED, DECOUPLED
 from ipa_energy.error_rates.service import Grid
 
 Floats = NDArray[np.float64]
