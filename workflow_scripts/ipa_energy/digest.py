@@ -72,7 +72,7 @@ LIVE_CODE = (
     ),
 )
 
-ANALYSING_CODE = ("analysis", "external", "figures", "cost.py", "energy.py", "record.py", "quick_schema.py")
+ANALYSING_CODE = ("analysis", "explorer", "external", "figures", "cost.py", "energy.py", "record.py", "quick_schema.py")
 
 ERROR_RATES_CODE = ("error_rates", "analysis", "configuration.py", "cost.py")
 

@@ -8,8 +8,6 @@ function tableColumns() {
     { name: "configuration", label: "configuration", text: (i) => data.configuration[i] },
     { name: "status", label: evidence ? `front (with ${evidence}energy)` : "front", text: (i) => SHORT[STATUS[view.status.get(i)].key], rank: (i) => view.status.get(i) },
   ];
-  for (const knob of view.knobs)
-    columns.push({ name: knob.name, label: knob.name, text: (i) => textAt(knob, i) ?? NONE, rank: (i) => (knob.codes[i] < 0 ? NaN : knob.codes[i]) });
   const metrics = ["pas", "latency_p99_s", "usd_per_1000_requests", "energy", "throughput_rps", state.x, state.y, state.size, state.colour];
   for (const name of new Set(metrics.map(columnOf))) {
     const metric = data.metrics.get(name);
@@ -18,6 +16,8 @@ function tableColumns() {
   const members = data.membership && data.membership[state.energy];
   if (members)
     columns.push({ name: "p_only_with", label: `probability: optimal only because of ${evidence}energy`, number: true, text: (i) => percent(members.p_only_with[i]), rank: (i) => members.p_only_with[i] });
+  for (const knob of view.knobs)
+    columns.push({ name: knob.name, label: knob.name, text: (i) => textAt(knob, i) ?? NONE, rank: (i) => (knob.codes[i] < 0 ? NaN : knob.codes[i]) });
   return columns;
 }
 
