@@ -6,12 +6,26 @@ from pathlib import Path
 import pytest
 
 from ipa_energy.analysis import aggregate, cells, comparable, coupling, tables, verdict
+from ipa_energy.analysis.evidence import judge_all
 from ipa_energy.analysis.summary import summary
 from ipa_energy.record import Reading
 from synthetic_records import ESTIMATE, MEASURING_SETTINGS, NVML, RAPL, make_record, synthetic_study, video_grid
 
 PRICES = {"core_hour_usd": 0.04, "gpu_hour_usd": 2.5}
-RULE = {"coupled_r2": 0.9, "min_configurations": 8, "confidence": 0.95, "bootstrap": 100, "drop_flags": ["foreign_cpu"]}
+RULE = {
+    "coupled_r2": 0.9,
+    "min_configurations": 8,
+    "confidence": 0.95,
+    "bootstrap": 100,
+    "drop_flags": ["foreign_cpu"],
+    "spread_threshold": 0.05,
+    "gain_threshold": 0.05,
+    "expansion_threshold": 0.1,
+    "saving_threshold": 0.05,
+    "delta_threshold": 0.05,
+    "tolerances": {"accuracy": 0.005, "latency": 0.02, "cost": 0.02},
+    "draws": 0,
+}
 ONE, TWO, *_ = SMALL = video_grid(classifiers=("resnet18", "resnet50"))
 DRAM = ("dram_0", "rapl", "measured")
 BY_RAPL, BY_ESTIMATE = "cpu_package_0:rapl", "cpu:estimate (estimated)"
@@ -31,7 +45,8 @@ def verdict_of(records):
         measurements, confidence=0.95, bootstrap=RULE["bootstrap"], drop_flags=RULE["drop_flags"], seed=1
     )
     refused = tables.refused_table([], Reading((), ()))
-    return verdict.make_verdict(measurements, pairwise, refused, experiment="test", analysis=RULE, seed=1)
+    judged = judge_all(measurements, RULE, seed=1)
+    return verdict.make_verdict(measurements, pairwise, judged, refused, experiment="test", analysis=RULE, seed=1)
 
 
 def record_of(block=1, energy=1.0, configuration=ONE, **settings):

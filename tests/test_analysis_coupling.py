@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from statsmodels.stats.multitest import multipletests
 
-from ipa_energy.analysis import coupling, tables, verdict
+from ipa_energy.analysis import coupling, pairs_rule, tables, verdict
+from ipa_energy.analysis.evidence import judge_all
 from ipa_energy.analysis.summary import MAX_LINES, summary
 from ipa_energy.record import Reading
 from synthetic_records import PRICES, make_record, synthetic_study, video_grid
@@ -19,6 +20,13 @@ RULE = {
     "confidence": 0.95,
     "bootstrap": 120,
     "drop_flags": ["foreign_cpu"],
+    "spread_threshold": 0.05,
+    "gain_threshold": 0.05,
+    "expansion_threshold": 0.1,
+    "saving_threshold": 0.05,
+    "delta_threshold": 0.05,
+    "tolerances": {"accuracy": 0.005, "latency": 0.02, "cost": 0.02},
+    "draws": 20,
 }
 SMALL = video_grid(classifiers=("resnet18", "resnet50"))
 TINY = video_grid(detectors=("ssd300_vgg16",), classifiers=("resnet18", "resnet50"), batches=(1, 4))
@@ -45,6 +53,7 @@ def verdict_of(records, refused=(), **changes):
     return verdict.make_verdict(
         measurements_of(records),
         pairwise_of(records, **changes),
+        judge_all(measurements_of(records), rule, seed=1),
         tables.refused_table([path for path, _ in refused], reading),
         experiment="test",
         analysis=rule,
@@ -81,6 +90,9 @@ def test_energy_that_is_a_function_of_latency_is_coupled_with_latency(coupled):
 def test_energy_of_its_own_is_decoupled_from_everything(independent):
     net = cell_of(verdict_of(independent), "net")
     assert net["decision"] == "decoupled"
+    assert net["binding"] == "tradeoff"
+    assert net["levels"]["joint"]["spread"]["lo"] > RULE["spread_threshold"]
+    assert net["levels"]["tradeoff"]["n_only_with_lo"] > 0
     assert {family["decision"] for family in net["families"].values()} == {"decoupled"}
 
 
@@ -100,7 +112,8 @@ def test_pure_noise_on_few_repetitions_never_looks_like_information(seed, blocks
 
 
 def test_noise_is_named_as_the_reason_where_metrics_vary_but_energy_does_not():
-    net = cell_of(verdict_of(synthetic_study("noise", SMALL, blocks=2, noise=0.1)), "net")
+    net = cell_of(verdict_of(synthetic_study("noise", SMALL, blocks=4, noise=0.05)), "net")
+    assert "energy itself varies by no more than" in net["reason"]
     assert "replicate noise" in net["families"]["latency"]["reason"]
 
 
@@ -113,7 +126,8 @@ def test_a_constant_metric_has_null_statistics_with_a_reason_and_keeps_the_cell_
     assert "same in all configurations" in row["reason"]
     net = cell_of(verdict_of(records), "net")
     assert net["families"]["accuracy"]["decision"] == "inconclusive"
-    assert net["decision"] == "inconclusive"
+    assert net["levels"]["pairwise"]["decision"] == "inconclusive"
+    assert net["decision"] != "coupled"
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
@@ -273,12 +287,11 @@ def pair(**changes):
     ],
 )
 def test_the_rule_at_its_edges(changes, decision):
-    assert verdict.decide_pair(pair(**changes), RULE)[0] == decision
+    assert pairs_rule.decide_pair(pair(**changes), RULE)[0] == decision
 
 
 def test_limitations_name_what_a_reviewer_would_ask(independent):
     notes = " ".join(verdict_of(independent)["limitations"])
-    assert "Pairwise evidence only" in notes
     assert "published figures" in notes
     assert "One host (host-a)" in notes
     assert "accuracy spans only" not in notes

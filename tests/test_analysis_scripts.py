@@ -12,6 +12,10 @@ from synthetic_records import PRICES, synthetic_study, video_grid, write_damaged
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "workflow_scripts"
 GRID = {"stages": {"detect": {"variant": ["ssd300_vgg16"]}, "classify": {"variant": ["resnet18"]}}}
+TABLES = (
+    *("joint", "matched", "partial", "residual_knobs", "tradeoff", "membership", "objectives", "sufficient"),
+    "decisions",
+)
 SMALL = video_grid(classifiers=("resnet18", "resnet50"), batches=(1, 4))
 
 
@@ -27,9 +31,13 @@ def analyse(folder, paths, workload="saturated"):
     analysis = load_study({"experiment": "x", "grid": GRID}).settings["analysis"] | {"bootstrap": 100}
     out = {name: str(folder / f"{name}.csv") for name in ("measurements", "configurations", "anchors", "refused")}
     main_of("aggregate_records")([str(path) for path in paths], out, PRICES, analysis)
-    judged = {"pairwise": "pairwise.csv", "page": "pairwise.html", "verdict": "verdict.json"}
-    judged = {name: str(folder / file) for name, file in judged.items()}
-    main_of("analyse_coupling")(out, judged, experiment="x", analysis=analysis, seed=0)
+    settings = load_study({"experiment": "x", "grid": GRID}).settings
+    pairs = {"pairwise": str(folder / "pairwise.csv"), "page": str(folder / "pairwise.html")}
+    main_of("analyse_coupling")(out["measurements"], pairs, experiment="x", analysis=analysis, seed=0)
+    judged = {name: str(folder / f"{name}.csv") for name in TABLES}
+    judged |= {"verdict": str(folder / "verdict.json"), "answer": str(folder / "answer.md")}
+    main_of("judge_coupling")(out | pairs, judged, experiment="x", analysis=analysis, ipa=settings["ipa"], seed=0)
+    judged |= pairs
     figures = {"effects": "effects.csv"} | {
         f"{figure}_{kind}": f"{figure}.{kind}" for figure in ("effects", "energy") for kind in ("svg", "png")
     }

@@ -142,6 +142,12 @@ def joint(
     if obstacle is not None:
         return _closed(summary, obstacle, matched, spread)
     told = f"at equal {_words(names)}, energy still varies by {spread.value:.1%} [{spread.lo:.1%}, {spread.hi:.1%}]"
+    if spread.hi < spread_threshold and all_of_it.lo <= spread_threshold:
+        why = (
+            f"{told}; but energy may vary by as little as {all_of_it.lo:.1%} over all configurations, so that little "
+            "could be told apart by it"
+        )
+        return _open(summary, INCONCLUSIVE, why, spread, matched)
     if spread.hi < spread_threshold:
         return _open(summary, COUPLED, f"{told}, less than {spread_threshold:.0%}", spread, matched)
     if spread.lo > spread_threshold:

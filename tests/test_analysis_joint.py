@@ -1,0 +1,191 @@
+"""Panel, surface, joint evidence and the rule, on data of known truth and against independent implementations."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import Ridge
+from statsmodels.regression.mixed_linear_model import MixedLM
+
+from ipa_energy.analysis import surface
+from ipa_energy.analysis.joint import joint
+from ipa_energy.analysis.joint_details import partial_table, residual_knobs
+from ipa_energy.analysis.judge import combine
+from ipa_energy.analysis.panel import halves, panels
+from synthetic_records import make_record, true_latency_s, video_grid
+from test_analysis_coupling import measurements_of
+
+GRID = video_grid()
+RULE = {"spread_threshold": 0.05, "confidence": 0.95, "min_configurations": 8, "bootstrap": 300, "seed": 1}
+
+
+def study(energy, *, blocks=3, noise=0.02, seed=0, drift=0.0, order="random", grid=GRID):
+    """Records of a grid: ``energy(configuration, i)`` in J, noise on latency and energy, drift over each block."""
+    rng = np.random.default_rng(seed)
+    records = []
+    for block in range(1, blocks + 1):
+        places = rng.permutation(len(grid)) if order == "random" else np.arange(len(grid))
+        for place, i in enumerate(places):
+            c = grid[i]
+            trend = math.exp(drift * place / len(grid))
+            records.append(
+                make_record(
+                    c,
+                    latency_s=true_latency_s(c) * math.exp(rng.normal(0, noise)),
+                    net_j_per_request=energy(c, i) * trend * math.exp(rng.normal(0, noise)),
+                    block=block,
+                    order=block * 1000 + place,
+                )
+            )
+    return records
+
+
+def net_panel(records):
+    return next(p for p in panels(measurements_of(records), []) if p.energy == "net")
+
+
+def follows_latency(c, _):
+    return 3 * true_latency_s(c) ** 0.8
+
+
+def own_part(size, seed=9):
+    drawn = np.random.default_rng(seed).normal(0, size, len(GRID))
+    return lambda c, i: follows_latency(c, i) * math.exp(drawn[i])
+
+
+def test_block_effects_and_drift_are_taken_out_of_a_panel():
+    flat = net_panel(study(follows_latency, noise=0.001))
+    drifting = net_panel(study(follows_latency, noise=0.001, drift=0.2))
+    trend = next(t for t in drifting.trends if t.metric == "energy")
+    assert trend.slope == pytest.approx(0.2, abs=0.01)
+    level = drifting.mean_of("energy") - flat.mean_of("energy")
+    assert level.std() < 0.003
+    energy = drifting.column("energy")
+    assert math.sqrt(drifting.within[energy, energy]) < 0.003
+
+
+def test_the_same_order_in_every_block_is_noticed_and_bars_decoupled():
+    panel = net_panel(study(own_part(0.3), order="same"))
+    assert panel.same_order
+    found = joint(panel, **RULE)
+    assert found.decision == "inconclusive"
+    assert "same order" in found.reason
+
+
+def test_halves_share_no_measurement_and_average_to_the_mean():
+    panel = net_panel(study(follows_latency, blocks=5))
+    a, b, count_a, count_b, split = halves(panel, np.random.default_rng(0))
+    assert split.all()
+    assert (count_a + count_b == 5).all()
+    together = (a * count_a[:, None] + b * count_b[:, None]) / 5
+    assert together == pytest.approx(panel.means)
+
+
+def test_records_without_a_logarithm_are_counted_and_too_many_stop_the_verdict():
+    records = study(lambda c, i: -1.0 if i % 4 == 0 else follows_latency(c, i))
+    panel = net_panel(records)
+    assert panel.left_out == 27
+    assert len(panel.configurations) == 27
+    found = joint(panel, **RULE)
+    assert found.decision == "inconclusive"
+    assert "at or below zero" in found.reason
+
+
+def test_residuals_without_a_point_equal_those_of_a_model_that_never_saw_it():
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(20, 2))
+    y = x @ [0.7, -0.2] + 0.1 * rng.normal(size=20)
+    found = surface.residuals(x, y, np.zeros((2, 2)))
+    basis = surface._Basis(x)
+    terms = basis(x)
+    explicit = {}
+    for penalty in surface._PENALTIES * len(y):
+        left_out = []
+        for i in range(len(y)):
+            rest = np.arange(len(y)) != i
+            # The level is the mean of the rest in an explicit refit; terms are centred over all.
+            model = Ridge(alpha=penalty, fit_intercept=True, solver="svd").fit(terms[rest], y[rest])
+            left_out.append(y[i] - model.predict(terms[i : i + 1])[0])
+        explicit[penalty] = np.array(left_out)
+    assert min(float(np.abs(found.residual - e).max()) for e in explicit.values()) < 0.02
+
+
+@pytest.mark.parametrize("size", [0.1, 0.2])
+def test_the_spread_is_the_size_of_an_own_part_and_agrees_with_a_mixed_model(size):
+    panel = net_panel(study(own_part(size), blocks=4))
+    found = joint(panel, **RULE)
+    assert found.decision == "decoupled"
+    assert found.spread.lo < size * 1.2
+    assert found.spread.hi > size * 0.8
+    # Without noise in latency a mixed model with a straight line is the right one: configurations as random effects.
+    latency, energy = panel.column("latency_p99"), panel.column("energy")
+    rows = [
+        {"c": i, "x": panel.means[i, latency], "y": panel.values[i, r, energy]}
+        for i in range(len(panel.configurations))
+        for r in range(4)
+    ]
+    frame = pd.DataFrame(rows)
+    fit = MixedLM.from_formula("y ~ x", frame, groups="c").fit()
+    assert found.spread.value == pytest.approx(math.sqrt(float(fit.cov_re.iloc[0, 0])), rel=0.35)
+
+
+def test_noise_in_latency_and_energy_is_no_spread():
+    for seed in range(5):
+        found = joint(net_panel(study(follows_latency, noise=0.15, seed=seed)), **RULE)
+        assert found.decision != "decoupled"
+        assert found.spread.lo < 0.05
+        assert found.summary["total_spread"] > 0.5
+
+
+def test_inconclusive_tells_how_many_repetitions_would_decide():
+    found = joint(net_panel(study(own_part(0.05), noise=0.04, blocks=3)), **RULE)
+    assert found.decision == "inconclusive"
+    assert found.needed.repetitions is None or found.needed.repetitions > 2
+    assert "would" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("records", "words"),
+    [
+        (study(follows_latency, grid=GRID[:1]), "1 configuration; the rule asks for 8"),
+        (study(follows_latency, blocks=1), "one repetition each"),
+        (study(lambda c, i: 2.0, blocks=5, noise=0.01), "energy itself varies by no more than"),
+    ],
+)
+def test_what_can_not_be_decided_is_inconclusive_with_the_reason(records, words):
+    found = joint(net_panel(records), **RULE)
+    assert found.decision == "inconclusive"
+    assert words in found.reason
+
+
+def test_partial_correlations_hold_others_fixed_and_name_repeated_metrics():
+    table = partial_table(net_panel(study(follows_latency)), 0.95).set_index("metric")
+    assert table.loc["latency_p99", "partial_r"] > 0.9
+    assert table.loc["latency_p99", "vif"] >= 1
+    assert "exact function" in table.loc["latency_mean", "reason"]
+
+
+def test_the_knob_that_changes_nothing_but_energy_is_found_in_what_is_left():
+    panel = net_panel(
+        study(lambda c, i: follows_latency(c, i) * (1.3 if c.stages[0].variant.startswith("ssd3") else 1))
+    )
+    found = joint(panel, **RULE)
+    table = residual_knobs(panel, found.matched).set_index("knob")
+    assert table["omega2"].idxmax() in ("detect.variant", "detect.batch")
+
+
+@pytest.mark.parametrize(
+    ("joint_", "tradeoff", "decision", "expected", "binding"),
+    [
+        ("coupled", "inconclusive", "inconclusive", "coupled", "joint"),
+        ("coupled", "decoupled", "inconclusive", "inconclusive", "tradeoff"),
+        ("coupled", "coupled", "decoupled", "inconclusive", "decision"),
+        ("decoupled", "decoupled", "coupled", "decoupled", "tradeoff"),
+        ("decoupled", "inconclusive", "decoupled", "inconclusive", "tradeoff"),
+        ("inconclusive", "decoupled", "decoupled", "inconclusive", "joint"),
+    ],
+)
+def test_levels_combine_by_the_rule(joint_, tradeoff, decision, expected, binding):
+    levels = {"joint": (joint_, "a"), "tradeoff": (tradeoff, "b"), "decision": (decision, "c")}
+    assert combine(levels)[:2] == (expected, binding)
