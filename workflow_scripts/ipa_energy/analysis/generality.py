@@ -124,7 +124,7 @@ def _as_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return frame.astype({name: kinds.get(name, "float64") for name in COLUMNS})
 
 
-def _sets(found: Sequence[Panel], choice: str, column: str) -> Iterator[tuple[tuple[Panel, ...], str | None]]:
+def sets_of(found: Sequence[Panel], choice: str, column: str) -> Iterator[tuple[tuple[Panel, ...], str | None]]:
     """What is compared: all pairs, and all three or more, of the panels that differ in ``column`` alone.
 
     Hosts that share no set of meters are compared all the same, by the panels with most configurations, with a remark.
@@ -158,7 +158,7 @@ def _by(found: Sequence[Panel], names: list[str]) -> list[tuple[tuple[str, ...],
 
 
 def _set_rows(found: Sequence[Panel], choice: str, column: str, how: _How) -> Iterator[dict[str, Any]]:
-    for members, remark in _sets(found, choice, column):
+    for members, remark in sets_of(found, choice, column):
         common = sorted(set.intersection(*(set(panel.configurations) for panel in members)))
         if len(common) < MIN_CONFIGURATIONS:
             continue
@@ -230,7 +230,7 @@ def _components(sides: list[_Side], confidence: float) -> dict[str, Any]:
     repetitions = 1 / float(np.mean([np.mean(1 / side.clusters.sizes) for side in sides]))
     found = agreement.components(np.column_stack([side.means for side in sides]), noise, repetitions, confidence)
     if found is None:
-        return {"reason": "the energy is the same in all configurations"}
+        return {}
     row = asdict(found)
     return {
         f"share_{'choice' if name == 'place' else name}": row[name]
