@@ -2,6 +2,7 @@ rule make_explorer:
     input:
         configurations="results/{experiment}/configurations.csv",
         measurements="results/{experiment}/measurements.csv",
+        membership="results/{experiment}/coupling/membership.csv",
         verdict="results/{experiment}/verdict.json",
     output:
         report(

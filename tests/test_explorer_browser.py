@@ -253,8 +253,8 @@ def test_a_click_on_a_point_shows_its_figures_and_its_records(explorer, study):
     until(lambda: row["configuration"] in text_of(explorer, "tip"), "the tool tip")
     mouse.pointer_action.click()
     mouse.perform()
-    panel = until(lambda: explorer.find_element(By.CSS_SELECTOR, "#panel h2").text, "the panel")
-    assert panel == row["configuration"]
+    (heading,) = until(lambda: explorer.find_elements(By.CSS_SELECTOR, "#panel h2"), "the panel")
+    assert heading.text == row["configuration"]
     text = text_of(explorer, "panel")
     assert f"{row['net_j_per_request']:.4g}"[:5] in text
     assert "12.5 %" in text  # only because of energy, of the membership table
@@ -450,7 +450,7 @@ def test_a_page_without_anything_usable_says_why(browser, tmp_path):
     assert "out of memory" in text_of(browser, "warning")
     assert len(browser.find_elements(By.CSS_SELECTOR, "#table tbody tr")) == 36
     click(browser, "view-plot")
-    assert "No figure of net energy" in text_of(browser, "plot")
+    assert "No figure of p99 latency (s) or cost (USD / 1000 requests) here." in text_of(browser, "plot")
     assert leaks(browser) == []
 
 

@@ -1,7 +1,4 @@
-"""Make the explorer, an interactive page of the trade-off space, from the tables of an experiment.
-
-The membership table is not there in every experiment; without it the page holds no probabilities.
-"""
+"""Make the explorer, an interactive page of the trade-off space, from the tables and limitations of an experiment."""
 
 import json
 from collections.abc import Mapping
@@ -27,7 +24,7 @@ def main(
     page = explorer_html(
         tables.read_csv(inputs["configurations"]),
         tables.read_csv(inputs["measurements"]),
-        tables.read_csv(inputs["membership"]) if "membership" in inputs else None,
+        tables.read_csv(inputs["membership"]),
         title=f"{experiment}: trade-off space",
         inputs=given,
         limitations=verdict["limitations"],

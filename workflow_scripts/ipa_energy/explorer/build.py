@@ -109,6 +109,7 @@ def page_data(
         "evidence": texts(rows["evidence"]),
         "knobs": [{"name": name, "numeric": _numeric(rows[name])} | texts(rows[name]) for name in knob_columns(rows)],
         "counts": {name: numbers(rows[name]) for name in rows.columns if _is_count(str(name))},
+        "labels": {name: label_of(name) for name in OBJECTIVES},
         "metrics": metrics,
         "membership": _membership(rows, membership),
         "measurements": measurements_json(measurements, rows, folder),

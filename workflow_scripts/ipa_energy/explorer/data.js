@@ -64,7 +64,7 @@ function digits(value) {
   if (value === null || !Number.isFinite(value)) return NONE;
   if (value === 0) return "0";
   const size = Math.abs(value);
-  if (size >= 1e6 || size < 1e-4) return value.toExponential(3);
+  if (size >= 1e6 || size < 1e-4) return value.toExponential(3).replace(/\.?0+e/, "e");
   return String(Number(value.toPrecision(4)));
 }
 

@@ -91,9 +91,9 @@ function traceOf(code, rows, x, y, colour, size, bars) {
     x: rows.map((i) => x.values[i]), y: rows.map((i) => y.values[i]), customdata: rows,
     error_x: bars ? errorBars(x, rows) : undefined, error_y: bars ? errorBars(y, rows) : undefined,
     marker: {
-      color: own, symbol: status.symbol, size: size ? rows.map(size) : status.size,
+      color: own, symbol: status.symbol, size: size ? rows.map(size) : status.size * (view.rows.length > SVG_UP_TO ? 0.6 : 1),
       opacity: status.key === "dominated" ? 0.75 : 0.95, ...(colour && colour.metric ? { coloraxis: "coloraxis" } : {}),
-      line: open ? { width: 1.3 } : { width: 1, color: "#FFFFFF" },
+      line: open ? { width: 1.3 } : { width: view.rows.length > SVG_UP_TO ? 0.4 : 1, color: "#FFFFFF" },
     },
   };
 }

@@ -110,10 +110,9 @@ function summaryText() {
 
 // The label of a metric in the light of what stands behind its energy.
 function labelOf(name) {
-  if (name === "energy" && !data.metrics.has(energyColumn())) return `${state.energy} energy`;
   const column = columnOf(name);
   const metric = data.metrics.get(column);
-  if (!metric) return column;
+  if (!metric) return raw.labels[column] || column;
   return metric.energy ? modelled(view.evidence) + metric.label : metric.label;
 }
 
