@@ -1,7 +1,7 @@
 # How often the rule of the verdict is wrong, by simulation; not part of `rule all`. Nothing is measured, and no record is
 # read: `snakemake --cores all error_rates`. See docs/error-rates.md.
 
-from ipa_energy.digest import error_rates_digest
+from ipa_energy.digest import error_rates_digest, rates_summary_digest
 from ipa_energy.error_rates import presets, truths
 
 
@@ -57,7 +57,7 @@ rule summarise_error_rates:
         "../environment.yaml"
     threads: 1
     params:
-        code=error_rates_digest(),
+        code=rates_summary_digest(),
     message:
         "Summarise the simulated studies of preset {wildcards.preset}"
     script:

@@ -382,7 +382,7 @@ def test_the_answer_names_the_worst_place_and_what_it_takes_to_decide():
     assert "tell was called decoupled in 3 of 40 (7.5 % [1.6, 20.4]) of simulated studies" in text
     assert "Most often for the truth latency_power: 3 of 20 (15.0 % [3.2, 37.9]), above 5%" in text
     assert "latency_power with noise 5%, 3 repetitions, 24 configurations" in text
-    assert "24 configurations x 3 repetitions: 7 of 10" in text
+    assert "24 configurations x 3 repetitions: 7 of 10 (70.0 % [34.8, 93.3]); by level: joint 7, tradeoff 0" in text
     assert "smallest study that reaches 80% has 24 configurations and 5 repetitions" in text
     assert "nan" not in text
 

@@ -74,7 +74,11 @@ LIVE_CODE = (
 
 ANALYSING_CODE = ("analysis", "explorer", "external", "figures", "cost.py", "energy.py", "record.py", "quick_schema.py")
 
-ERROR_RATES_CODE = ("error_rates", "analysis", "configuration.py", "cost.py")
+ERROR_RATES_CODE = (
+    *(f"error_rates/{name}.py" for name in ("run", "service", "studies", "truths")),
+    *("analysis", "configuration.py", "cost.py"),
+)
+RATES_SUMMARY_CODE = ("error_rates", "figures/error_rates.py", "figures/style.py", "analysis/tables.py")
 
 IPA_CODE = (
     "ipa",
@@ -182,3 +186,9 @@ def analysis_digest() -> str:
 def error_rates_digest() -> str:
     """The same for the studies that are simulated, and for the rule that judges them."""
     return _digest(ERROR_RATES_CODE)
+
+
+@lru_cache(maxsize=1)
+def rates_summary_digest() -> str:
+    """The same for what makes rates and a figure of the simulated studies."""
+    return _digest(RATES_SUMMARY_CODE)

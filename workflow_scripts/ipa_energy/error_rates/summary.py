@@ -85,7 +85,7 @@ def _rates(decisions: pd.Series, kind: str, level: str, confidence: float) -> di
 def answer(summary: pd.DataFrame, component: float = 0.1, noise: float = 0.05) -> str:
     """The rates in words: errors and where they are most frequent, and what it takes to decide."""
     verdicts = summary[summary["level"] == VERDICT]
-    lines = [*_errors(verdicts), "", *_levels(summary), "", *_decided(verdicts), *_power(verdicts, component, noise)]
+    lines = [*_errors(verdicts), "", *_levels(summary), "", *_decided(verdicts), *_power(summary, component, noise)]
     return "\n".join(lines) + "\n"
 
 
@@ -125,30 +125,36 @@ def _decided(verdicts: pd.DataFrame) -> Iterator[str]:
         yield f"{_KIND_WORDS[str(row['kind'])]} ({row['n_runs']} studies): {shares}."
 
 
-def _power(verdicts: pd.DataFrame, component: float, noise: float) -> Iterator[str]:
-    """What it takes to find a component white over configurations, at one size of noise."""
+def _power(summary: pd.DataFrame, component: float, noise: float) -> Iterator[str]:
+    """What it takes to find a component white over configurations, at one size of noise; the levels beside it."""
     plain = [name for name, truth in TRUTHS.items() if truth.carrier == "white" and not truth.narrow]
-    chosen = verdicts[
-        (verdicts["scope"] == SETTING)
-        & (verdicts["kind"] == "decoupled")
-        & (verdicts["component"] == component)
-        & (verdicts["noise"] == noise)
-        & verdicts["truth"].isin(plain)
+    chosen = summary[
+        (summary["scope"] == SETTING)
+        & (summary["kind"] == "decoupled")
+        & (summary["component"] == component)
+        & (summary["noise"] == noise)
+        & summary["truth"].isin(plain)
     ].sort_values(["n_configurations", "n_repetitions"])
     if not len(chosen):
         return
     yield ""
     yield f"A component of {component:.0%} with noise of {noise:.0%} was called decoupled in"
-    for _, row in chosen.iterrows():
-        size = f"{row['n_configurations']} configurations x {row['n_repetitions']} repetitions"
-        yield f"  {size}: {_rate(row, 'right')}"
+    for (configurations, repetitions), rows in chosen.groupby(["n_configurations", "n_repetitions"]):
+        counts = rows.set_index("level")["n_right"]
+        levels = ", ".join(f"{level} {counts[level]}" for level in LEVELS)
+        rate = _rate(rows[rows["level"] == VERDICT].iloc[0], "right")
+        yield f"  {configurations} configurations x {repetitions} repetitions: {rate}; by level: {levels}"
+    for level in (VERDICT, JOINT):
+        yield _enough(chosen[chosen["level"] == level], "" if level == VERDICT else f" at level {level}")
+
+
+def _enough(chosen: pd.DataFrame, where: str) -> str:
     enough = chosen[chosen["right_rate"] >= POWER]
     if not len(enough):
-        yield f"None of these sizes reaches {POWER:.0%}."
-        return
+        return f"None of these sizes reaches {POWER:.0%}{where}."
     least = enough.iloc[(enough["n_configurations"] * enough["n_repetitions"]).argmin()]
-    yield (
-        f"The smallest study that reaches {POWER:.0%} has {least['n_configurations']} configurations and "
+    return (
+        f"The smallest study that reaches {POWER:.0%}{where} has {least['n_configurations']} configurations and "
         f"{least['n_repetitions']} repetitions."
     )
 

@@ -139,10 +139,12 @@ TRUTHS: Mapping[str, Truth] = {
     "heavy_tails": Truth("coupled", "any", "monotone; noise with heavy tails", tails="heavy"),
     "uneven_noise": Truth("coupled", "any", "monotone; noise differs between configurations", uneven=True),
     "drift": Truth("coupled", "any", "monotone; power drifts by 10 % through the study", drift=0.1),
-    "drift_same_order": Truth("coupled", "any", "the same, every block in the same order", drift=0.1, same_order=True),
+    "drift_same_order": Truth(
+        "coupled", "any", "monotone; drift of 10 %, blocks in one order", drift=0.1, same_order=True
+    ),
     "warming": Truth("coupled", "any", "monotone; power rises by 40 % in each block", warming=0.4),
     "warming_same_order": Truth(
-        "coupled", "any", "the same, every block in the same order", warming=0.4, same_order=True
+        "coupled", "any", "monotone; 40 % in each block, blocks in one order", warming=0.4, same_order=True
     ),
     "narrow_coupled": Truth("coupled", "any", "monotone; latency and cost span 1.2", narrow=True),
     "component_02": Truth("coupled", "any", "monotone, and 2 % of its own", component=0.02),

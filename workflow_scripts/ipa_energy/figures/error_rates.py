@@ -17,7 +17,7 @@ from ipa_energy.error_rates.truths import TRUTHS
 from ipa_energy.figures.style import BLUE, GREY, ORANGE, TEXT_WIDTH_IN, VERMILLION, blank, print_style
 
 DECISIONS = {"coupled": BLUE, "inconclusive": "#DDDDDD", "decoupled": ORANGE}
-_ROW_IN, _LINE_IN, _HEAD_IN, _FOOT_IN, _GAP_IN = 1.05, 0.135, 0.5, 0.45, 0.75
+_ROW_IN, _LINE_IN, _HEAD_IN, _FOOT_IN, _GAP_IN = 1.05, 0.135, 0.56, 0.45, 0.75
 _LEFT, _RIGHT = 0.09, 0.99
 _LEFT_OF_RATES = 0.42
 
@@ -29,6 +29,7 @@ def draw(summary: pd.DataFrame) -> Figure:
         return blank("No study was simulated.")
     grown = _grown(verdicts[verdicts["scope"] == SETTING])
     rated = verdicts[(verdicts["scope"] == TRUTH) & verdicts["wrong"].notna()]
+    rated = rated.sort_values("truth", key=lambda names: names.map(list(TRUTHS).index))
     noises, sizes = sorted(grown["noise"].unique()), sorted(grown["n_configurations"].unique())
     above_in = _ROW_IN * len(sizes)
     below_in = _LINE_IN * max(1, len(rated))
@@ -38,7 +39,7 @@ def draw(summary: pd.DataFrame) -> Figure:
         title = "Verdicts on simulated studies by the component of energy that nothing else tells"
         figure.text(0.01, 1 - 0.08 / height, title, ha="left", va="top", fontsize=8, fontweight="bold")
         handles = [Patch(facecolor=colour, label=name) for name, colour in DECISIONS.items()]
-        figure.legend(handles=handles, loc="upper right", bbox_to_anchor=(1, 1), ncols=3, frameon=False)
+        figure.legend(handles=handles, loc="upper right", bbox_to_anchor=(1, 1 - 0.14 / height), ncols=3, frameon=False)
         if len(grown):
             axes = figure.subplots(
                 len(sizes),
@@ -116,4 +117,4 @@ def _rates(figure: Figure, rated: pd.DataFrame, box: tuple[float, float, float, 
     axes.set_xlim(left=0)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color=GREY, alpha=0.25, linewidth=0.4)
-    axes.set_xlabel("studies with a wrong verdict (%): called decoupled (orange) or coupled (blue); dashes: 5 %")
+    axes.set_xlabel("wrong verdicts (%): decoupled (orange), coupled (blue)")
