@@ -66,6 +66,8 @@ function figureTable(i) {
   return element("div", {}, table(names.filter((name) => first.includes(name))), element("details", {}, element("summary", {}, "All other figures"), table(rest)));
 }
 
+const more = (share) => (share > 0 ? "+" : "") + percent(share);
+
 function memberPart(i) {
   const members = data.membership && data.membership[state.energy];
   if (!members) return [];
@@ -74,18 +76,18 @@ function memberPart(i) {
   const energy = `${word}${state.energy} energy`;
   const rows = [];
   for (const [name, text] of [["p_front_without", "optimal without energy"], ["p_front_with", `optimal with ${energy}`], ["p_only_with", `optimal only because of ${energy}`]])
-    if (known(name)) rows.push([text, percent(members[name][i])]);
+    if (known(name)) rows.push([`probability: ${text}`, percent(members[name][i])]);
   const decided = textAt(members.only_with, i);
   if (decided) rows.push([`tested: optimal only because of ${energy}`, decided]);
   if (known("gain")) {
-    const bounds = known("gain_lo") && known("gain_hi") ? ` (${percent(members.gain_lo[i])} to ${percent(members.gain_hi[i])})` : "";
-    rows.push([`${energy} that all others as good take on top, at least`, percent(members.gain[i]) + bounds]);
+    const bounds = known("gain_lo") && known("gain_hi") ? ` (${more(members.gain_lo[i])} to ${more(members.gain_hi[i])})` : "";
+    rows.push([`${energy} of the most frugal other that is as good in all else, relative to this one`, more(members.gain[i]) + bounds]);
   }
   const reason = textAt(members.reason, i);
   if (!rows.length && !reason) return [];
   return [
     element("h3", {}, "Under replicate noise, among all configurations of the cell"),
-    rows.length ? plainTable(["", "probability"], rows) : null,
+    rows.length ? plainTable(["", ""], rows) : null,
     reason ? element("p", { class: "hint" }, reason) : null,
   ];
 }
