@@ -301,11 +301,18 @@ def targets(wildcards):
     figures = [
         f"{results}/figures/{figure}.{workload}.{kind}"
         for workload in study.workloads
-        for figure in ("knob_effects", "energy_against_metrics", "energy_split")
+        for figure in (
+            "knob_effects",
+            "energy_against_metrics",
+            "energy_split",
+            "fronts",
+            "matched_energy",
+        )
         for kind in ("svg", "png")
         if measuring
     ]
-    page = [f"{results}/explorer.html"] * bool(measuring)
+    made = ("explorer.html", "figures/knob_variance.svg", "coupling/generality.csv")
+    page = [f"{results}/{file}" for file in made if measuring]
     ipa = [of(wildcards) for of in (of_profile, of_space, of_composition, of_adaptation)]
     return [f"{results}/summary.txt", *page, *figures, *(path for paths in ipa for path in paths)]
 

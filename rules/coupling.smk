@@ -80,6 +80,39 @@ rule judge_coupling:
         "../workflow_scripts/judge_coupling.py"
 
 
+rule compare_choices:
+    input:
+        measurements="results/{experiment}/measurements.csv",
+    output:
+        knobs="results/{experiment}/coupling/knobs.csv",
+        generality=report(
+            "results/{experiment}/coupling/generality.csv",
+            caption="../report/generality.rst",
+            category="Verdict",
+            labels={"result": "generality (CSV)"},
+        ),
+        svg=report(
+            "results/{experiment}/figures/knob_variance.svg",
+            caption="../report/knob_variance.rst",
+            category="Figures",
+            labels={"figure": "variance by knob", "workload": "all"},
+        ),
+        png="results/{experiment}/figures/knob_variance.png",
+    log:
+        "logs/{experiment}/compare_choices.log",
+    conda:
+        "../environment.yaml"
+    threads: 1
+    params:
+        code=analysis_digest(),
+        analysis=study.settings["analysis"],
+        seed=study.settings["seed"],
+    message:
+        "Compare knobs, hosts and meters of experiment {wildcards.experiment}"
+    script:
+        "../workflow_scripts/compare_choices.py"
+
+
 rule summarise:
     input:
         verdict=verdict_of,

@@ -105,10 +105,10 @@ def _columns(metric: str) -> list[str]:
 
 def _styles(cells: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], tuple[str, str]]:
     """Colour by workload; marker by host, weights and meters."""
-    workloads = list(dict.fromkeys(cell[0] for cell in cells))
+    workloads = list(dict.fromkeys(cell[1] for cell in cells))
     places = list(dict.fromkeys(cell[1:] for cell in cells))
     return {
-        cell: (SERIES[workloads.index(cell[0]) % len(SERIES)], MARKERS[places.index(cell[1:]) % len(MARKERS)])
+        cell: (SERIES[workloads.index(cell[1]) % len(SERIES)], MARKERS[places.index(cell[2:]) % len(MARKERS)])
         for cell in cells
     }
 
@@ -117,8 +117,8 @@ def _handles(styles: dict[tuple[str, ...], tuple[str, str]], meters: dict[str, s
     several = len({cell[1:3] for cell in styles}) > 1
     handles: list[Line2D | Patch] = []
     for cell, (colour, marker) in styles.items():
-        label = cell[0] + (f", {cell[1]}, {cell[2]} weights" if several else "")
-        label += f", {meters[cell[3]]}" if cell[3] in meters else ""
+        label = cell[1] + (f", {cell[2]}, {cell[3]} weights" if several else "")
+        label += f", {meters[cell[4]]}" if cell[4] in meters else ""
         handles.append(Line2D([], [], marker=marker, linestyle="", markersize=4, color=colour, label=label))
     handles.append(Line2D([], [], color=BLACK, linewidth=0.8, label="predicted = measured"))
     handles.append(Patch(color=GREY, alpha=0.2, linewidth=0, label=f"within {100 * BAND:g} %"))

@@ -75,8 +75,8 @@ def draw(configurations: pd.DataFrame, pairwise: pd.DataFrame, title: str) -> Fi
                 chosen = _rows_of(pairwise, cell, energy, metric)
                 _panel(axes, group, energy, metric, styles=_styles(usable, group, colour, marker), found=chosen)
             word = modelled(evidence_of(group["evidence"]))
-            where = f"{cell[1]}, {cell[2]} weights\n" if several else ""
-            where += f"{meters[str(cell[3])]}\n" if meters else ""
+            where = f"{cell[2]}, {cell[3]} weights\n" if several else ""
+            where += f"{meters[str(cell[4])]}\n" if meters else ""
             axes_row[0].set_ylabel(where + word + LABELS[energy], fontsize=6.5 if where else None)
         figure.text(0.01, 1 - 0.08 / height, title, ha="left", va="top", fontsize=8, fontweight="bold")
         list_meters(figure, meters)

@@ -221,7 +221,7 @@ def _legend(figure: Figure, cells: list[tuple[str, ...]], meters: Mapping[str, s
                     linestyle="",
                     label=f"{host}, {weights} weights" + (f", {meters[which]}" if meters else ""),
                 )
-                for (_, host, weights, which), mark in zip(cells, itertools.cycle(MARKERS), strict=False)
+                for (_, _, host, weights, which), mark in zip(cells, itertools.cycle(MARKERS), strict=False)
             ]
         )
     above_in = 0.15 * _legend_rows(cells) / figure.get_figheight()

@@ -92,10 +92,10 @@ def answer(configurations: pd.DataFrame, errors: pd.DataFrame, rule: Rule, confi
     lines = ["Can IPA choose by energy that it predicts from profiles of the stages?"]
     for cell in cells:
         said = (_short(rows[(*cell, metric)], metric, rule) for metric in ENERGIES if (*cell, metric) in rows)
-        lines.append(f"  {cell[0]} on {cell[1]}: {'; '.join(said) or 'no answer, as no energy has both sides'}")
+        lines.append(f"  {cell[1]} on {cell[2]}: {'; '.join(said) or 'no answer, as no energy has both sides'}")
     lines += [""] if cells else ["  No answer: there is no configuration of which both sides are known.", ""]
     for cell in cells:
-        lines.append(f"Workload {cell[0]} on {cell[1]}, {cell[2]} weights, meters {cell[3]}:")
+        lines.append(f"Workload {cell[1]} on {cell[2]}, {cell[3]} weights, meters {cell[4]}:")
         lines += [_wrapped(_energy(rows.get((*cell, metric)), metric, rule, confidence)) for metric in ENERGIES]
         others = [metric for metric in METRICS if metric not in ENERGIES and (*cell, metric) in rows]
         lines += [_wrapped(_other(rows[(*cell, metric)], metric)) for metric in others]
