@@ -6,7 +6,7 @@ drawing, with the figures of the comparison repeated beside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from ipa_energy.analysis.association import Clusters
 from ipa_energy.analysis.cells import CELL
 from ipa_energy.analysis.generality import CHOICES, sets_of
 from ipa_energy.analysis.generality_parts import together
-from ipa_energy.analysis.panel import ENERGY, panels
+from ipa_energy.analysis.panel import ENERGY, Panel, panels
 
 KEY = [*CELL, "energy", "choice", "one", "other"]
 """What tells comparisons of two apart."""
@@ -50,22 +50,25 @@ def points_table(
     drop_flags: list[str],
     logs: Mapping[str, str] | None = None,
     most: int = 6,
+    found: Sequence[Panel] | None = None,
 ) -> pd.DataFrame:
     """One row per configuration of the comparisons of ``table`` (:func:`.generality.generality_table`) that are drawn.
 
     ``comparison`` numbers them from 1; ``energy_j_per_request`` is the geometric mean of both sides, ``ratio`` that of
-    ``one`` to ``other``; then come the comparison's own figures.
+    ``one`` to ``other``; then come the comparison's own figures. ``found`` are the panels of ``measurements``, where
+    they are known already.
     """
     rows = chosen(table, most)
     wanted = {_key(row): (at, row) for at, row in enumerate(rows.to_dict("records"), start=1)}
     frames = []
     if wanted:
-        for key, one, other in _logs(measurements, drop_flags, logs or {}, wanted):
+        found = list(panels(measurements, drop_flags)) if found is None else found
+        for key, one, other in _logs(measurements, found, drop_flags, logs or {}, wanted):
             at, row = wanted[key]
             frame = pd.DataFrame({"energy_j_per_request": np.exp((one + other) / 2), "ratio": np.exp(one - other)})
             frames.append(frame.assign(comparison=at, **{name: row[name] for name in (*KEY, *FIGURES)}))
-    found = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
-    return found[COLUMNS].sort_values("comparison", kind="stable", ignore_index=True)
+    points = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
+    return points[COLUMNS].sort_values("comparison", kind="stable", ignore_index=True)
 
 
 def _key(row: Mapping[Any, Any]) -> Key:
@@ -73,10 +76,13 @@ def _key(row: Mapping[Any, Any]) -> Key:
 
 
 def _logs(
-    measurements: pd.DataFrame, drop_flags: list[str], logs: Mapping[str, str], wanted: Mapping[Key, object]
+    measurements: pd.DataFrame,
+    found: Sequence[Panel],
+    drop_flags: list[str],
+    logs: Mapping[str, str],
+    wanted: Mapping[Key, object],
 ) -> Iterator[tuple[Key, NDArray[np.float64], NDArray[np.float64]]]:
     """Logs of the mean energies of the common configurations, of each comparison that is wanted."""
-    found = list(panels(measurements, drop_flags))
     for choice, column in CHOICES.items():
         if column is None:
             continue

@@ -94,6 +94,7 @@ def generality_table(
     seed: int,
     logs: Mapping[str, str] | None = None,
     decisions: Decisions | None = None,
+    found: Sequence[Panel] | None = None,
 ) -> pd.DataFrame:
     """The table: the columns of :data:`COLUMNS`.
 
@@ -102,18 +103,20 @@ def generality_table(
     and the limits are ratios (of ``one`` to ``other``); ``spread``, ``noise`` and ``spread_excess`` standard deviations
     of the logarithm of the ratio, about fractions; ``trend`` is per unit of the log energy. ``dependence`` is the part
     of what tells configurations apart that depends on the choice. With ``decisions``, ``decisions`` holds those of the
-    sides and ``same_decision`` is ``yes`` or ``no``.
+    sides and ``same_decision`` is ``yes`` or ``no``. ``found`` are the panels of ``measurements``, where they are
+    known already.
     """
     how = _How(confidence, bootstrap, seed)
-    found = list(panels(measurements, drop_flags))
+    found = list(panels(measurements, drop_flags)) if found is None else found
+    pairs = together(measurements, drop_flags, logs or {})
+    beside = [row for pair in pairs if (row := _together_row(pair, how)) is not None]
     rows: list[dict[str, Any]] = []
     for choice, column in CHOICES.items():
         if column is not None:
             mine = list(_set_rows(found, choice, column, how))
             rows += mine or [{"choice": choice, "reason": _why_none(found, choice, column)}]
         else:
-            pairs = [pair for pair in together(measurements, drop_flags, logs or {}) if pair.choice == choice]
-            mine = [row for pair in pairs if (row := _together_row(pair, how)) is not None]
+            mine = [row for row in beside if row["choice"] == choice]
             rows += mine or [{"choice": choice, "reason": _why_not_together(found, choice)}]
     return _as_table([_with_decisions(row, decisions or {}) for row in rows])
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,9 +92,14 @@ class _Model:
         return " x ".join(self.names[factor] for factor in term)
 
 
-def knobs_table(measurements: pd.DataFrame, *, confidence: float, drop_flags: list[str]) -> pd.DataFrame:
-    """The table of all cells: the columns of :data:`COLUMNS`. A cell without energy has one row that says so."""
-    found = list(panels(measurements, drop_flags))
+def knobs_table(
+    measurements: pd.DataFrame, *, confidence: float, drop_flags: list[str], found: Sequence[Panel] | None = None
+) -> pd.DataFrame:
+    """The table of all cells: the columns of :data:`COLUMNS`. A cell without energy has one row that says so.
+
+    ``found`` are the panels of ``measurements``, where they are known already.
+    """
+    found = list(panels(measurements, drop_flags)) if found is None else found
     rows = knob_rows(found, confidence)
     known = {panel.cell for panel in found}
     for cell, group in in_cells(measurements, drop_flags).groupby(CELL, sort=True):
