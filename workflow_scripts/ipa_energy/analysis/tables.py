@@ -28,7 +28,7 @@ _TEXT = (
     # of the tables made from this one
     *("path", "energy", "family", "metric", "isotonic_direction", "decision", "decision_reason"),
     *("knob", "level", "reference"),
-    *("only_with", "kept", "left_out", "basis"),
+    *("only_with", "kept", "left_out", "basis", "metrics", "favours"),
     *("term", "error", "choice", "one", "other", "members", "decisions", "same_decision"),
     *("log", "covers", "offset_method", "series", "first_utc", "last_utc", "boundary"),
     *("domain", "in_total"),
