@@ -59,6 +59,42 @@ rule draw_energy_split:
         "../workflow_scripts/draw_energy_split.py"
 
 
+rule draw_trade_off:
+    input:
+        membership="results/{experiment}/coupling/membership.csv",
+        matched="results/{experiment}/coupling/matched.csv",
+        joint="results/{experiment}/coupling/joint.csv",
+        residual_knobs="results/{experiment}/coupling/residual_knobs.csv",
+        configurations="results/{experiment}/configurations.csv",
+    output:
+        fronts_svg=report(
+            "results/{experiment}/figures/fronts.{workload}.svg",
+            caption="../report/fronts.rst",
+            category="Figures",
+            labels={"figure": "Pareto fronts", "workload": "{workload}"},
+        ),
+        fronts_png="results/{experiment}/figures/fronts.{workload}.png",
+        matched_svg=report(
+            "results/{experiment}/figures/matched_energy.{workload}.svg",
+            caption="../report/matched_energy.rst",
+            category="Figures",
+            labels={"figure": "energy at equal metrics", "workload": "{workload}"},
+        ),
+        matched_png="results/{experiment}/figures/matched_energy.{workload}.png",
+    log:
+        "logs/{experiment}/draw_trade_off/{workload}.log",
+    conda:
+        "../environment.yaml"
+    threads: 1
+    params:
+        code=analysis_digest(),
+        threshold=study.settings["analysis"]["spread_threshold"],
+    message:
+        "Draw fronts and matched energy of workload {wildcards.workload}"
+    script:
+        "../workflow_scripts/draw_trade_off.py"
+
+
 # Of any record, on request. The trace is no input: one that was deleted to save space must not measure again.
 rule draw_power:
     input:

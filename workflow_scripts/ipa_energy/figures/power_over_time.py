@@ -72,7 +72,7 @@ def draw(record: Record, trace: pd.DataFrame | None) -> Figure:
     drawn = list(dict.fromkeys([*(name for name in domains if name in set(trace["domain"])), *trace["domain"]]))
     title_lines = textwrap.wrap(title, 98, break_on_hyphens=False)
     lines = [f"{where}. {_flags(record)}", _totals(record)]
-    lines = [line for text in lines for line in textwrap.wrap(text, 148)]
+    lines = [line for text in lines for line in textwrap.wrap(text, 142)]
     levels = [name for name in LEVELS if any(domain[name] is not None for domain in domains.values())]
     wide = any((trace["domain"] == name).sum() > MOST_SAMPLES for name in drawn)
     phases = _phases(record)
