@@ -43,7 +43,7 @@ def main(
     )
     found = evidence.tables(judged)
     predicted = [
-        space_savings(parquet, tables.read_csv(optima), tolerances=analysis["tolerances"], cost_unit=s["cost_unit"])
+        space_savings(parquet, _optima(optima), tolerances=analysis["tolerances"], cost_unit=s["cost_unit"])
         | {"rate_rps": s["rate_rps"], "sla_s": s["sla_s"], "given_by": "config"}
         for s, (_, parquet, optima) in zip(summaries, spaces, strict=True)
     ]
@@ -63,6 +63,10 @@ def main(
     verdict.write_verdict(outputs["verdict"], made)
     write_text(outputs["answer"], answer_page.answer_page(made, found))
     print(made["answer"])
+
+
+def _optima(path: str) -> pd.DataFrame:
+    return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"input": "str"})
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any
 
 import joblib
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from ipa_energy.analysis.cells import CELL
 from ipa_energy.analysis.joint import SUMMARY_COLUMNS
@@ -59,6 +60,17 @@ def judge_all(
 
 
 def _judged(
+    panel: Panel,
+    rule: Mapping[str, Any],
+    seed: int,
+    inputs: Mapping[str, tuple[float, float]] | None,
+    weights: Mapping[str, Any] | None,
+) -> Judged:
+    with threadpool_limits(1):  # workers, and small matrices, only get in each other's way with more
+        return _judged_alone(panel, rule, seed, inputs, weights)
+
+
+def _judged_alone(
     panel: Panel,
     rule: Mapping[str, Any],
     seed: int,
