@@ -106,7 +106,7 @@ def _columns(metric: str) -> list[str]:
 def _styles(cells: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], tuple[str, str]]:
     """Colour by workload; marker by host, weights and meters."""
     workloads = list(dict.fromkeys(cell[1] for cell in cells))
-    places = list(dict.fromkeys(cell[1:] for cell in cells))
+    places = list(dict.fromkeys(cell[2:] for cell in cells))
     return {
         cell: (SERIES[workloads.index(cell[1]) % len(SERIES)], MARKERS[places.index(cell[2:]) % len(MARKERS)])
         for cell in cells
@@ -114,7 +114,7 @@ def _styles(cells: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], tuple[str
 
 
 def _handles(styles: dict[tuple[str, ...], tuple[str, str]], meters: dict[str, str], far: bool) -> list[Line2D | Patch]:
-    several = len({cell[1:3] for cell in styles}) > 1
+    several = len({cell[2:4] for cell in styles}) > 1
     handles: list[Line2D | Patch] = []
     for cell, (colour, marker) in styles.items():
         label = cell[1] + (f", {cell[2]}, {cell[3]} weights" if several else "")
