@@ -98,7 +98,19 @@ def _columns(measurements: pd.DataFrame) -> list[str]:
     metrics = [f"{metric}_{side}" for metric in METRICS for side in SIDES]
     knobs = knob_columns(measurements)
     sent = ["sent_simulated", "sent_measured"]
-    return [*_RECORD, "block", "weights", "meters", *knobs, "offered_rps", "evidence", *sent, *metrics, "reason"]
+    return [
+        *_RECORD,
+        "pipeline",
+        "block",
+        "weights",
+        "meters",
+        *knobs,
+        "offered_rps",
+        "evidence",
+        *sent,
+        *metrics,
+        "reason",
+    ]
 
 
 def _typed(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
