@@ -182,7 +182,9 @@ def test_the_knob_that_changes_nothing_but_energy_is_found_in_what_is_left():
         ("coupled", "decoupled", "inconclusive", "inconclusive", "tradeoff"),
         ("coupled", "coupled", "decoupled", "inconclusive", "decision"),
         ("decoupled", "decoupled", "coupled", "decoupled", "tradeoff"),
-        ("decoupled", "inconclusive", "decoupled", "inconclusive", "tradeoff"),
+        ("decoupled", "inconclusive", "decoupled", "decoupled", "decision"),
+        ("decoupled", "coupled", "decoupled", "decoupled", "decision"),
+        ("decoupled", "inconclusive", "coupled", "inconclusive", "tradeoff"),
         ("inconclusive", "decoupled", "decoupled", "inconclusive", "joint"),
     ],
 )

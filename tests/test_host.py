@@ -135,11 +135,15 @@ def test_the_cores_left_are_those_of_a_larger_host_that_no_replica_has(monkeypat
 
 
 def test_a_thread_that_ends_while_the_others_are_moved_is_no_error(monkeypatch):
+    tried = []
+
     def gone(thread, cores):
+        tried.append(thread)
         raise ProcessLookupError(3, "No such process")
 
     monkeypatch.setattr(os, "sched_setaffinity", gone)
     move_dispatcher(CORES, [])
+    assert os.getpid() in tried
 
 
 @pytest.mark.skipif(len(CORES) < 2, reason="there is nowhere to move to")

@@ -41,7 +41,8 @@ def answer_page(verdict: Mapping[str, Any], found: Mapping[str, pd.DataFrame]) -
         "The rule, fixed before the data: energy is *coupled* when configurations that are equal in accuracy, latency "
         f"and cost differ in energy by less than {rule['spread_threshold']:.0%}, and neither the Pareto front nor a "
         "choice depends on it; *decoupled* when they differ by more, and energy makes at least "
-        f"{rule['expansion_threshold']:.0%} more configurations optimal; else *inconclusive*. Bounds are at "
+        f"{rule['expansion_threshold']:.0%} more configurations optimal or a choice that knows it saves at least "
+        f"{rule['saving_threshold']:.0%}; else *inconclusive*. Bounds are at "
         f"{rule['confidence']:.0%}, with replicate noise taken out.",
     ]
     cells = [cell for cell in verdict["cells"] if cell["evidence"]]

@@ -5,8 +5,10 @@ A panel and the thresholds of the config go in. Level ``joint`` asks whether acc
 energy saves. Energy is
 
 - ``coupled`` when the three tell it, and neither the front nor a choice depends on it beyond them;
-- ``decoupled`` when it varies at equal accuracy, latency and cost, *and* makes configurations optimal. Either alone can
-  be an artefact: the first of a surface that is too stiff, the second of an energy that merely opposes another metric;
+- ``decoupled`` when it varies at equal accuracy, latency and cost, *and* that has a consequence: it makes configurations
+  optimal, or a choice that knows it saves. Either alone can be an artefact: the first of a surface that is too stiff, the
+  second of an energy that merely opposes another metric. Two consequences are asked for because configurations that tie
+  in all but energy are optimal together without it: there the front can't grow, and yet the choice saves;
 - else ``inconclusive``, and the level that keeps it open is named.
 
 Pairs of metrics (:mod:`.coupling`) describe; a high correlation with one metric still leaves room at equal metrics.
@@ -95,6 +97,8 @@ def combine(levels: Mapping[str, tuple[str, str]]) -> tuple[str, str, str]:
             return COUPLED, JOINT, reasons[JOINT]
         why = f"{reasons[JOINT]}; yet it asks for other choices than they do: {reasons[against[0]]}"
         return INCONCLUSIVE, against[0], why
-    if found[TRADE_OFF] == DECOUPLED:
-        return DECOUPLED, TRADE_OFF, f"{reasons[JOINT]}; {reasons[TRADE_OFF]}"
-    return INCONCLUSIVE, TRADE_OFF, f"{reasons[JOINT]}; but whether that matters is open: {reasons[TRADE_OFF]}"
+    for consequence in (TRADE_OFF, DECISION):
+        if found[consequence] == DECOUPLED:
+            return DECOUPLED, consequence, f"{reasons[JOINT]}; {reasons[consequence]}"
+    why = f"{reasons[JOINT]}; but whether that matters is open: {reasons[TRADE_OFF]}; {reasons[DECISION]}"
+    return INCONCLUSIVE, TRADE_OFF, why

@@ -10,6 +10,7 @@ from typing import Any
 
 from ipa_energy.analysis.caveats import join_words
 from ipa_energy.analysis.cells import CELL
+from ipa_energy.analysis.judge import DECISION
 from ipa_energy.analysis.outcomes import COUPLED, DECOUPLED, INCONCLUSIVE
 
 _MOST = 4
@@ -41,7 +42,7 @@ def _verdict(considered: Sequence[Mapping[str, Any]], decision: str, *, no_evide
     elif decision == COUPLED:
         text = "Coupled: accuracy, latency and cost together tell energy, which adds nothing to the trade-off."
     elif decision == DECOUPLED:
-        text = "Decoupled: energy varies at equal accuracy, latency and cost, and expands the trade-off space."
+        text = "Decoupled: energy varies at equal accuracy, latency and cost, and what is worth choosing depends on it."
     elif {COUPLED, DECOUPLED} <= found:
         text = "It depends on what is counted and where."
     else:
@@ -72,9 +73,11 @@ def short(cell: Mapping[str, Any]) -> str:
     if cell["decision"] == COUPLED:
         return f"coupled, it varies by {spread} at equal accuracy, latency and cost"
     if cell["decision"] == DECOUPLED:
+        told = f"decoupled, it varies by {spread} at equal accuracy, latency and cost"
+        if cell["binding"] == DECISION:
+            return f"{told}, and choosing by it saves {percent(cell['levels'][DECISION]['saving'])}"
         return (
-            f"decoupled, it varies by {spread} at equal accuracy, latency and cost, and makes "
-            f"{space['n_only_with_lo']} to {space['n_only_with_hi']} configurations optimal beside "
+            f"{told}, and makes {space['n_only_with_lo']} to {space['n_only_with_hi']} configurations optimal beside "
             f"{space['n_front_without']}"
         )
     return f"inconclusive, {cell['reason']}"
