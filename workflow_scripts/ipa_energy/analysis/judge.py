@@ -5,10 +5,10 @@ A panel and the thresholds of the config go in. Level ``joint`` asks whether acc
 energy saves. Energy is
 
 - ``coupled`` when the three tell it, and neither the front nor a choice depends on it beyond them;
-- ``decoupled`` when it varies at equal accuracy, latency and cost, *and* that has a consequence: it makes configurations
-  optimal, or a choice that knows it saves. Either alone can be an artefact: the first of a surface that is too stiff, the
-  second of an energy that merely opposes another metric. Two consequences are asked for because configurations that tie
-  in all but energy are optimal together without it: there the front can't grow, and yet the choice saves;
+- ``decoupled`` when it varies at equal accuracy, latency and cost, *and* that has a consequence: it makes
+  configurations optimal, or a choice that knows it saves. Either part alone can be an artefact: the first of a surface
+  that is too stiff, the second of an energy that merely opposes another metric. The choice is asked beside the front
+  because configurations that tie in all but energy are optimal without it: there the front can't grow;
 - else ``inconclusive``, and the level that keeps it open is named.
 
 Pairs of metrics (:mod:`.coupling`) describe; a high correlation with one metric still leaves room at equal metrics.
