@@ -83,6 +83,7 @@ rule judge_coupling:
 rule compare_choices:
     input:
         measurements="results/{experiment}/measurements.csv",
+        verdict="results/{experiment}/verdict.json",
     output:
         knobs="results/{experiment}/coupling/knobs.csv",
         generality=report(
@@ -91,13 +92,20 @@ rule compare_choices:
             category="Verdict",
             labels={"result": "generality (CSV)"},
         ),
-        svg=report(
+        shares_svg=report(
             "results/{experiment}/figures/knob_variance.svg",
             caption="../report/knob_variance.rst",
             category="Figures",
             labels={"figure": "variance by knob", "workload": "all"},
         ),
-        png="results/{experiment}/figures/knob_variance.png",
+        shares_png="results/{experiment}/figures/knob_variance.png",
+        agreement_svg=report(
+            "results/{experiment}/figures/agreement.svg",
+            caption="../report/agreement.rst",
+            category="Figures",
+            labels={"figure": "agreement", "workload": "all"},
+        ),
+        agreement_png="results/{experiment}/figures/agreement.png",
     log:
         "logs/{experiment}/compare_choices.log",
     conda:
@@ -106,6 +114,7 @@ rule compare_choices:
     params:
         code=analysis_digest(),
         analysis=study.settings["analysis"],
+        external_logs=study.settings["external_logs"],
         seed=study.settings["seed"],
     message:
         "Compare knobs, hosts and meters of experiment {wildcards.experiment}"

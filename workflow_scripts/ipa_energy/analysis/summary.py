@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ipa_energy.analysis.sentences import percent
+
 MAX_LINES = 14
 
 _MAX_CELLS = 4
@@ -42,8 +44,8 @@ def summary(verdict: Mapping[str, Any], folder: str) -> str:
         lines.append(f"  ... and {len(cells) - _MAX_CELLS} more in {folder}/verdict.json")
     lines += [
         f"Limitations: {len(verdict['limitations'])}, listed in {folder}/verdict.json",
-        f"Tables: {folder}/measurements.csv, configurations.csv, anchors.csv, coupling/pairwise.csv",
-        f"Figures: {folder}/figures/",
+        f"Tables: {folder}/measurements.csv, configurations.csv, anchors.csv, coupling/",
+        f"Answer on one page: {folder}/answer.md; to look at: {folder}/explorer.html, {folder}/figures/",
     ]
     return "\n".join(lines)
 
@@ -89,10 +91,13 @@ def _estimated(cell: Mapping[str, Any]) -> str:
 
 
 def _short(cell: Mapping[str, Any]) -> str:
-    """Decision on each family of metrics, with the R2 of its first metric."""
-    parts = []
-    for family, judged in cell["families"].items():
-        pair = next((p for p in cell["pairs"] if p["family"] == family), None)
-        r2 = None if pair is None else pair["isotonic_r2"]["value"]
-        parts.append(f"{family} {judged['decision']}" + ("" if r2 is None else f" R2 {r2:.2f}"))
-    return ", ".join(parts)
+    """Decision of each level, with the spread of energy at equal metrics."""
+    levels = cell["levels"]
+    spread = percent(levels["joint"]["spread"]) if "spread" in levels["joint"] else ""
+    found = [
+        f"at equal accuracy, latency and cost {levels['joint']['decision']}{f' ({spread})' if spread else ''}",
+        f"front {levels['tradeoff']['decision']}",
+        f"choice {levels['decision']['decision']}",
+        f"pairs {levels['pairwise']['decision']}",
+    ]
+    return ", ".join(found)

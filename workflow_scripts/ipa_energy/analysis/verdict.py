@@ -195,6 +195,11 @@ def _size(cell: Mapping[str, Any]) -> int:
     return int(cell["n_configurations"])
 
 
+def decisions_of(verdict: Mapping[str, Any]) -> dict[tuple[str, ...], str]:
+    """The decision of each cell and kind of energy, by the values of :data:`.cells.CELL` and ``energy``."""
+    return {tuple(cell[name] for name in (*CELL, "energy")): cell["decision"] for cell in verdict["cells"]}
+
+
 @lru_cache(maxsize=1)
 def _validator() -> jsonschema.Draft202012Validator:
     return jsonschema.Draft202012Validator(json.loads(SCHEMA_FILE.read_text(encoding="utf-8")))
