@@ -139,7 +139,8 @@ def _word(row: dict[Any, Any]) -> str:
 
 
 def _heading(row: dict[Any, Any], count: int) -> str:
-    sides = textwrap.wrap(f"{_CHOICES[row['choice']]}: {row['one']} / {row['other']}", 44)
+    where = " on " + str(row["host"]) if pd.notna(row["host"]) and row["choice"] != "hosts" else ""
+    sides = textwrap.wrap(f"{_CHOICES[row['choice']]}: {row['one']} / {row['other']}{where}", 44)
     if len(sides) > 2:
         sides = [sides[0], sides[1][:41] + "..."]
     tau = "" if pd.isna(row["tau"]) else f", τ = {row['tau']:.2f}"
