@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from statsmodels.stats.multitest import multipletests
 
 from ipa_energy.analysis import association
 from ipa_energy.analysis.aggregate import evidence_of
 from ipa_energy.analysis.cells import CELL, PLACE, in_cells
+from ipa_energy.analysis.holm import holm
 
 ENERGIES = {"gross": "gross_j_per_request", "net": "net_j_per_request"}
 """The energies of which coupling is asked, and their columns, in joules per request."""
@@ -220,7 +220,7 @@ def _holm(pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Holm's step-down adjustment of the tau p-values of one cell."""
     tested = [pair for pair in pairs if pair.get("tau_p") is not None]
     if tested:
-        adjusted = multipletests([pair["tau_p"] for pair in tested], method="holm")[1]
+        adjusted = holm(np.array([pair["tau_p"] for pair in tested], dtype=float))
         for pair, p in zip(tested, adjusted, strict=True):
             pair["tau_p_holm"] = float(p)
     return pairs

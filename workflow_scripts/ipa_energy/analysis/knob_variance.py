@@ -31,6 +31,7 @@ from scipy import special
 
 from ipa_energy.analysis import anova
 from ipa_energy.analysis.cells import CELL, in_cells
+from ipa_energy.analysis.holm import holm
 from ipa_energy.analysis.panel import ENERGY, RAW, Panel, describe_balance, panels
 
 Floats = NDArray[np.float64]
@@ -258,7 +259,7 @@ def _lines(
         rows.append(row)
     tested = [row for row in rows if "p" in row]
     if tested:
-        for row, p in zip(tested, _holm(np.array([row["p"] for row in tested], dtype=float)), strict=True):
+        for row, p in zip(tested, holm(np.array([row["p"] for row in tested], dtype=float)), strict=True):
             row["p_holm"] = float(p)
     last: dict[str, Any] = {"term": RESIDUAL, "df": found.residual_df, "sum_squares": residual}
     last |= {"share": residual / total}
@@ -269,17 +270,6 @@ def _lines(
     overlap = 1 - sum(row["share"] for row in [*rows, last] if "share" in row)
     remarks = [*model.remarks, *([error.reason] if error.reason else []), _balance(n, model, overlap)]
     return [*rows, last | {"reason": "; ".join(remarks)}]
-
-
-def _holm(p: Floats) -> Floats:
-    """Holm's step-down adjustment (Scand. J. Stat. 6, 1979).
-
-    That of statsmodels collects garbage at every call, which takes longer than all else for a cell of usual size.
-    """
-    order = np.argsort(p, kind="stable")
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
-    return adjusted
 
 
 @dataclass(frozen=True, slots=True)

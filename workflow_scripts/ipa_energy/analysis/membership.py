@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from ipa_energy.analysis.holm import holm
 from ipa_energy.analysis.panel import ENERGY, Panel
 
 Floats = NDArray[np.float64]
@@ -194,17 +195,14 @@ def tested(space: Space, threshold: float, confidence: float) -> Tested:
     p_yes = np.maximum(p_dominated, in_pair * t.sf(found.g))
     p_optimal = without * t.sf(found.f)
     p_no = 2 * np.minimum(possible * t.sf(-found.g), in_pair * t.sf(found.h))
-    yes, dominated = _holm(p_yes, p_dominated, alpha)
-    no, optimal = _holm(p_no, p_optimal, alpha)
+    yes, dominated = _rejected(p_yes, p_dominated, alpha)
+    no, optimal = _rejected(p_no, p_optimal, alpha)
     return Tested(found.gain, found.gain_lo, found.gain_hi, yes, no, dominated, optimal)
 
 
-def _holm(one: Floats, other: Floats, alpha: float) -> tuple[Flags, Flags]:
-    """Which of two lists of p-values Holm's step-down procedure rejects, taken together."""
-    p = np.concatenate([one, other])
-    order = np.argsort(p, kind="stable")
-    rejected = np.zeros(len(p), dtype=bool)
-    rejected[order] = np.logical_and.accumulate(p[order] * np.arange(len(p), 0, -1) <= alpha)
+def _rejected(one: Floats, other: Floats, alpha: float) -> tuple[Flags, Flags]:
+    """Which of two lists of p-values Holm's procedure rejects, taken together."""
+    rejected = holm(np.concatenate([one, other])) <= alpha
     return rejected[: len(one)], rejected[len(one) :]
 
 
