@@ -14,17 +14,23 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from benchmarks.made_up_records import write_study
-from ipa_energy.analysis import aggregate, coupling, intake, panel, tables
+from ipa_energy.analysis import aggregate, coupling, evidence, intake, panel, tables, verdict
+from ipa_energy.analysis.generality import generality_table
+from ipa_energy.analysis.knob_variance import knobs_table
 from ipa_energy.record import Reading
+from ipa_energy.study import load_study
 
 PRICES = {"core_hour_usd": 0.04, "gpu_hour_usd": 2.5}
 DROP = ["foreign_cpu"]
 CONFIDENCE, RESAMPLES = 0.95, 1000
 PROCESSES = 2
+_GRID = {"stages": {"detect": {"variant": ["ssd300_vgg16"]}, "classify": {"variant": ["resnet18"]}}}
+RULE = load_study({"experiment": "large", "grid": _GRID}).settings["analysis"]
 
 
 def read_records(folder: Path) -> None:
@@ -48,16 +54,31 @@ def pairwise(folder: Path) -> None:
     tables.write_csv(folder / "pairwise.csv", table)
 
 
-def panels(folder: Path) -> None:
-    for _ in panel.panels(tables.read_csv(folder / "measurements.csv"), DROP):
-        pass
+def judge(folder: Path) -> None:
+    measurements = tables.read_csv(folder / "measurements.csv")
+    judged = evidence.judge_all(measurements, RULE, seed=1, workers=PROCESSES)
+    for name, table in evidence.tables(judged).items():
+        tables.write_csv(folder / f"{name}.csv", table)
+    pairs, refused = tables.read_csv(folder / "pairwise.csv"), tables.read_csv(folder / "refused.csv")
+    made = verdict.make_verdict(measurements, pairs, judged, refused, experiment="large", analysis=RULE, seed=1)
+    verdict.write_verdict(folder / "verdict.json", made)
+
+
+def compare(folder: Path) -> None:
+    measurements = tables.read_csv(folder / "measurements.csv")
+    found = list(panel.panels(measurements, DROP))
+    common: dict[str, Any] = {"confidence": CONFIDENCE, "drop_flags": DROP, "found": found}
+    tables.write_csv(folder / "knobs.csv", knobs_table(measurements, **common))
+    table = generality_table(measurements, bootstrap=RESAMPLES, seed=1, **common)
+    tables.write_csv(folder / "generality.csv", table)
 
 
 STEPS: dict[str, Callable[[Path], None]] = {
     "read_records": read_records,
     "configurations": configurations,
     "pairwise": pairwise,
-    "panels": panels,
+    "judge": judge,
+    "compare": compare,
 }
 
 
