@@ -185,6 +185,21 @@ def test_the_columns_of_ipas_tables_are_in_the_docs():
         assert not missing, f"docs/ipa-outputs.md lacks {missing}"
 
 
+def test_the_columns_of_the_tables_behind_the_verdict_are_in_the_docs():
+    from ipa_energy.analysis import evidence, generality, joint, knob_variance, objectives, saving_rows, tradeoff
+
+    text = (ROOT / "docs/verdict-tables.md").read_text()
+    cells = {"pipeline", "workload", "host", "weights", "meters"}
+    sides = re.compile(r"(baseline|choice)(_accuracy|_latency_p99_s|_cost|_energy_j_per_request)")
+    tables = (evidence.MATCHED, evidence.PARTIAL, evidence.LEFT, joint.SUMMARY_COLUMNS, tradeoff.COLUMNS)
+    tables += (tradeoff.MEMBER_COLUMNS, objectives.COLUMNS, objectives.SUFFICIENT_COLUMNS, saving_rows.COLUMNS)
+    for columns in (*tables, knob_variance.COLUMNS, generality.COLUMNS):
+        known = {sides.sub(r"\1", column) for column in columns if column not in cells}
+        bounds = {c for c in known if c.removesuffix("_lo").removesuffix("_hi") in known - {c}}
+        missing = [column for column in sorted(known - bounds) if f"`{column}`" not in text]
+        assert not missing, f"docs/verdict-tables.md lacks {missing}"
+
+
 def test_the_number_of_measurements_of_each_config_is_told():
     told = dict(
         re.findall(r"^\| `([\w-]+\.yaml)` \| [^|]+ \| (\d+) \|$", (ROOT / "config/README.md").read_text(), re.M)
