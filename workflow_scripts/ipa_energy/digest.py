@@ -72,7 +72,11 @@ LIVE_CODE = (
     ),
 )
 
-ANALYSING_CODE = ("analysis", "explorer", "external", "figures", "cost.py", "energy.py", "record.py", "quick_schema.py")
+ANALYSING_CODE = (
+    *("analysis", "explorer", "external", "figures", "cost.py", "energy.py", "record.py", "quick_schema.py"),
+    # What choices without energy are made by.
+    *(f"ipa/{name}.py" for name in ("objective", "front", "space_savings")),
+)
 
 ERROR_RATES_CODE = (
     *(f"error_rates/{name}.py" for name in ("run", "service", "studies", "truths")),
