@@ -89,6 +89,7 @@ IPA_CODE = (
     "figures",
     "analysis/aggregate.py",
     "analysis/tables.py",
+    "analysis/wording.py",
     "serving/arrivals.py",
     "serving/batching.py",
     "configuration.py",

@@ -12,7 +12,8 @@ import pandas as pd
 
 from ipa_energy.analysis.caveats import join_words
 from ipa_energy.analysis.cells import CELL
-from ipa_energy.analysis.sentences import kind_of, percent
+from ipa_energy.analysis.sentences import percent
+from ipa_energy.analysis.wording import modelled
 
 _MOST_CELLS = 8
 _MOST_KNOBS = 3
@@ -59,7 +60,7 @@ def _cell(cell: Mapping[str, Any], found: Mapping[str, pd.DataFrame]) -> list[st
     place = f"{cell['pipeline']}, {cell['workload']}, {cell['host']}, {cell['weights']} weights, {cell['meters']}"
     note = f" {cell['note']}" if cell["note"] else ""
     lines = [
-        f"## {(kind_of(cell) + cell['energy']).capitalize()} energy: {cell['decision']}",
+        f"## {(modelled(cell['evidence']) + cell['energy']).capitalize()} energy: {cell['decision']}",
         "",
         f"{place}; {cell['n_configurations']} configurations.{note}",
         "",
@@ -80,9 +81,10 @@ def _details(cell: Mapping[str, Any], found: Mapping[str, pd.DataFrame]) -> list
         return []
     told = []
     if joint["total_spread"]["value"] is not None:
+        word = modelled(cell["evidence"])
         told.append(
-            f"Over all configurations {kind_of(cell)}energy varies by {percent(joint['total_spread'])}, of which the "
-            f"three leave {percent(joint['unexplained']) or 'an unknown share'} of the variance unexplained."
+            f"Over all configurations {word}energy varies by {percent(joint['total_spread'])}, of which the three "
+            f"leave {percent(joint['unexplained']) or 'an unknown share'} of the variance unexplained."
         )
     if joint["cv_r2"] is not None and joint["noise_ceiling"] is not None:
         told.append(

@@ -23,6 +23,7 @@ from ipa_energy.analysis.coupling import METRICS
 from ipa_energy.analysis.needed import NOTHING, Needed, data_needed, in_words
 from ipa_energy.analysis.outcomes import COUPLED, DECOUPLED, INCONCLUSIVE
 from ipa_energy.analysis.panel import ENERGY, Panel, halves
+from ipa_energy.analysis.wording import modelled
 
 Floats = NDArray[np.float64]
 
@@ -107,6 +108,7 @@ def joint(
             summary["drift"] = trend.slope
             summary["drift_p"] = float(2 * stats.norm.sf(abs(trend.slope) / trend.standard_error))
     empty = pd.DataFrame(columns=["configuration", "ratio", "ratio_lo", "ratio_hi"])
+    word = modelled(panel.evidence)
     obstacle = _obstacle(panel, names, min_configurations)
     if obstacle is not None and (n < _MIN_POINTS or not names or panel.degrees == 0):
         return _closed(summary, obstacle, empty)
@@ -136,15 +138,17 @@ def joint(
     matched = _matched(panel, names, noise, confidence)
     if obstacle is None and all_of_it.hi < spread_threshold:
         obstacle = (
-            f"energy itself varies by no more than {all_of_it.hi:.1%} over these configurations, less than "
+            f"{word}energy itself varies by no more than {all_of_it.hi:.1%} over these configurations, less than "
             f"{spread_threshold:.0%}: nothing could be told apart by it; a wider grid is needed"
         )
     if obstacle is not None:
         return _closed(summary, obstacle, matched, spread)
-    told = f"at equal {_words(names)}, energy still varies by {spread.value:.1%} [{spread.lo:.1%}, {spread.hi:.1%}]"
+    told = (
+        f"at equal {_words(names)}, {word}energy still varies by {spread.value:.1%} [{spread.lo:.1%}, {spread.hi:.1%}]"
+    )
     if spread.hi < spread_threshold and all_of_it.lo <= spread_threshold:
         why = (
-            f"{told}; but energy may vary by as little as {all_of_it.lo:.1%} over all configurations, so that little "
+            f"{told}; but it may vary by as little as {all_of_it.lo:.1%} over all configurations, so that little "
             "could be told apart by it"
         )
         return _open(summary, INCONCLUSIVE, why, spread, matched)

@@ -12,6 +12,7 @@ from ipa_energy.analysis.caveats import join_words
 from ipa_energy.analysis.cells import CELL
 from ipa_energy.analysis.judge import DECISION
 from ipa_energy.analysis.outcomes import COUPLED, DECOUPLED, INCONCLUSIVE
+from ipa_energy.analysis.wording import modelled
 
 _MOST = 4
 
@@ -26,7 +27,9 @@ def answer(deciding: Sequence[Mapping[str, Any]], decision: str, *, no_evidence:
     for cell in considered:
         place = " / ".join(cell[name] for name in told_apart)
         where = f" ({place})" if place else ""
-        groups.setdefault((cell["decision"], short(cell)), []).append(f"{kind_of(cell)}{cell['energy']} energy{where}")
+        groups.setdefault((cell["decision"], short(cell)), []).append(
+            f"{modelled(cell['evidence'])}{cell['energy']} energy{where}"
+        )
     text = _verdict(considered, decision, no_evidence=no_evidence)
     order = (COUPLED, DECOUPLED, INCONCLUSIVE)
     ordered = sorted(groups.items(), key=lambda item: order.index(item[0][0]))
@@ -50,11 +53,6 @@ def _verdict(considered: Sequence[Mapping[str, Any]], decision: str, *, no_evide
     if any(cell["evidence"] == "mixed" for cell in considered):
         text += " Part of the energy behind this is estimated and follows busy time by construction."
     return text
-
-
-def kind_of(cell: Mapping[str, Any]) -> str:
-    """The word that must stand before an energy that is not (all) measured."""
-    return {"estimated": "estimated ", "mixed": "partly estimated "}.get(cell["evidence"] or "", "")
 
 
 def percent(interval: Mapping[str, float | None]) -> str:

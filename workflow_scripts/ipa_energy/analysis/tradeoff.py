@@ -30,6 +30,7 @@ from ipa_energy.analysis.membership import (
 )
 from ipa_energy.analysis.outcomes import COUPLED, DECOUPLED, INCONCLUSIVE
 from ipa_energy.analysis.panel import Panel
+from ipa_energy.analysis.wording import modelled
 
 FIGURES = {
     "accuracy": "accuracy",
@@ -177,8 +178,9 @@ def _decision(summary: dict[str, Any], space: Space, threshold: float, least: in
         return INCONCLUSIVE, NO_REPETITIONS
     lo, hi = summary["growth_lo"], summary["growth_hi"]
     text = (
-        f"energy makes {summary['n_only_with_lo']} to {summary['n_only_with_hi']} configurations optimal beside "
-        f"{summary['n_front_without']} that are so without it, a growth of {summary['growth']:.2f} [{lo:.2f}, {hi:.2f}]"
+        f"{modelled(summary['evidence'])}energy makes {summary['n_only_with_lo']} to {summary['n_only_with_hi']} "
+        f"configurations optimal beside {summary['n_front_without']} that are so without it, a growth of "
+        f"{summary['growth']:.2f} [{lo:.2f}, {hi:.2f}]"
     )
     if lo >= threshold:
         return DECOUPLED, f"{text}, lower bound at or above {threshold:g}"

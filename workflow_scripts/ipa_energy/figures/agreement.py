@@ -17,7 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from ipa_energy.figures.style import BLACK, BLUE, TEXT_WIDTH_IN, VERMILLION, blank, modelled, print_style
+from ipa_energy.analysis.wording import modelled
+from ipa_energy.figures.style import BLACK, BLUE, TEXT_WIDTH_IN, VERMILLION, blank, print_style
 
 _ACROSS = 3
 _PANEL_IN, _TITLE_IN, _HEAD_IN, _BELOW_IN, _FOOT_IN = 1.55, 0.26, 0.5, 0.42, 0.32

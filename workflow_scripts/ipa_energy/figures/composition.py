@@ -20,6 +20,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from ipa_energy.analysis.aggregate import evidence_of
 from ipa_energy.analysis.cells import CELL
+from ipa_energy.analysis.wording import modelled
 from ipa_energy.figures.style import (
     BLACK,
     GREY,
@@ -29,7 +30,6 @@ from ipa_energy.figures.style import (
     TEXT_WIDTH_IN,
     blank,
     list_meters,
-    modelled,
     name_meters,
     print_style,
 )

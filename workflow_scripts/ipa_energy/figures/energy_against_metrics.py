@@ -23,6 +23,7 @@ from ipa_energy.analysis.cells import CELL, PLACE
 from ipa_energy.analysis.coupling import ENERGIES
 from ipa_energy.analysis.effects import levels
 from ipa_energy.analysis.tables import varying_knobs
+from ipa_energy.analysis.wording import modelled
 from ipa_energy.figures.style import (
     BLACK,
     GREY,
@@ -33,7 +34,6 @@ from ipa_energy.figures.style import (
     TEXT_WIDTH_IN,
     blank,
     list_meters,
-    modelled,
     name_meters,
     print_style,
 )

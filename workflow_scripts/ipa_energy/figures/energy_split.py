@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ipa_energy.analysis.aggregate import evidence_of
 from ipa_energy.analysis.split import PARTS
 from ipa_energy.analysis.tables import varying_knobs
+from ipa_energy.analysis.wording import modelled
 from ipa_energy.figures.names import cell_names, configuration_names, rows_of
 from ipa_energy.figures.style import (
     BLACK,
@@ -32,7 +33,6 @@ from ipa_energy.figures.style import (
     TEXT_WIDTH_IN,
     blank,
     list_meters,
-    modelled,
     name_meters,
     print_style,
 )

@@ -19,6 +19,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from ipa_energy.analysis.aggregate import evidence_of
+from ipa_energy.analysis.wording import modelled
 from ipa_energy.figures.names import cell_names, rows_of
 from ipa_energy.figures.scales import fit
 from ipa_energy.figures.style import (
@@ -31,7 +32,6 @@ from ipa_energy.figures.style import (
     VERMILLION,
     blank,
     list_meters,
-    modelled,
     name_meters,
     print_style,
 )

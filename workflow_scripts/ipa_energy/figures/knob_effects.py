@@ -22,6 +22,7 @@ from matplotlib.transforms import blended_transform_factory
 
 from ipa_energy.analysis.cells import CELL
 from ipa_energy.analysis.effects import METRICS
+from ipa_energy.analysis.wording import modelled
 from ipa_energy.figures.style import (
     BLUE,
     GREY,
@@ -31,7 +32,6 @@ from ipa_energy.figures.style import (
     VERMILLION,
     blank,
     list_meters,
-    modelled,
     name_meters,
     print_style,
 )

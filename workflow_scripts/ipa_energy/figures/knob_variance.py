@@ -18,7 +18,8 @@ from matplotlib.patches import Rectangle
 
 from ipa_energy.analysis.cells import CELL
 from ipa_energy.analysis.knob_variance import METRICS, RESIDUAL
-from ipa_energy.figures.style import BLUE, GREY, TEXT_WIDTH_IN, blank, modelled, print_style
+from ipa_energy.analysis.wording import modelled
+from ipa_energy.figures.style import BLUE, GREY, TEXT_WIDTH_IN, blank, print_style
 
 INTERACTIONS = 5
 """Interactions that have a row: those with the greatest share of any metric; the others are in the table."""

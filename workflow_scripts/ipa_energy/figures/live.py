@@ -7,7 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ipa_energy.figures.style import BLUE, GREY, TEXT_WIDTH_IN, VERMILLION, blank, modelled, print_style
+from ipa_energy.analysis.wording import modelled
+from ipa_energy.figures.style import BLUE, GREY, TEXT_WIDTH_IN, VERMILLION, blank, print_style
 from ipa_energy.ipa.live_report import REAL, SIMULATED
 from ipa_energy.ipa.settings import METHOD_NAMES
 

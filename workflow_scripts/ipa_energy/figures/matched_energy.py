@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from ipa_energy.analysis.aggregate import evidence_of
 from ipa_energy.analysis.cells import CELL
 from ipa_energy.analysis.effects import levels
+from ipa_energy.analysis.wording import modelled
 from ipa_energy.figures.names import Cell, cell_names, rows_of
 from ipa_energy.figures.scales import fit_factors
 from ipa_energy.figures.style import (
@@ -36,7 +37,6 @@ from ipa_energy.figures.style import (
     VERMILLION,
     blank,
     list_meters,
-    modelled,
     name_meters,
     print_style,
 )

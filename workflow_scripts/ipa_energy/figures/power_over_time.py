@@ -19,7 +19,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from ipa_energy.figures.style import BLACK, GREY, ORANGE, SERIES, SKY, TEXT_WIDTH_IN, blank, modelled, print_style
+from ipa_energy.analysis.wording import modelled
+from ipa_energy.figures.style import BLACK, GREY, ORANGE, SERIES, SKY, TEXT_WIDTH_IN, blank, print_style
 from ipa_energy.record import Record
 
 Floats = NDArray[np.float64]

@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from ipa_energy.figures.style import MARKERS, SERIES, TEXT_WIDTH_IN, modelled, print_style
+from ipa_energy.analysis.wording import modelled
+from ipa_energy.figures.style import MARKERS, SERIES, TEXT_WIDTH_IN, print_style
 from ipa_energy.ipa.fit import fit_quadratic
 from ipa_energy.ipa.profile import Profile, StageProfile, curves
 from ipa_energy.ipa.ticks import Floats

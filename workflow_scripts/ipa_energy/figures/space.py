@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from ipa_energy.analysis.wording import modelled
 from ipa_energy.figures.style import (
     BLACK,
     BLUE,
@@ -28,7 +29,6 @@ from ipa_energy.figures.style import (
     TEXT_WIDTH_IN,
     VERMILLION,
     blank,
-    modelled,
     print_style,
 )
 from ipa_energy.ipa.settings import METHOD_NAMES

@@ -72,11 +72,6 @@ def print_style() -> Iterator[None]:
         yield
 
 
-def modelled(evidence: str | None) -> str:
-    """The word that must stand before an energy that is not (all) measured; empty when it is."""
-    return {"estimated": "estimated ", "mixed": "partly estimated "}.get(evidence or "", "")
-
-
 def name_meters(sets: Iterable[str]) -> dict[str, str]:
     """A short name for each set of meters, ``meters A``; none where there is one set, which needs no telling apart."""
     distinct = sorted(set(sets))

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from ipa_energy.analysis.aggregate import t_interval
+from ipa_energy.analysis.wording import modelled
 from ipa_energy.ipa.settings import METHOD_NAMES, WITH_ENERGY
 
 METRICS = (
@@ -96,7 +97,7 @@ def _compared(rows: Mapping[str, Mapping[Any, Any]], cost_unit: str) -> str:
         _figure("cost", ipa["cost_mean"], energy["cost_mean"], cost_unit),
         _figure("SLA violations", 100 * ipa["violation_share"], 100 * energy["violation_share"], "% of requests"),
     ]
-    word = {"estimated": "estimated ", "mixed": "partly estimated "}.get(energy["evidence"], "")
+    word = modelled(energy["evidence"])
     doubt = " (evidence unknown)" if energy["evidence"] == "unknown" else ""
     known = [column for column in SAVED.values() if pd.notna(energy[column]) and pd.notna(ipa[column])]
     told += [

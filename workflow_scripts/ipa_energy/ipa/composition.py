@@ -16,6 +16,7 @@ from scipy import stats
 from ipa_energy.analysis.aggregate import evidence_of
 from ipa_energy.analysis.cells import CELL, in_cells
 from ipa_energy.analysis.tables import knob_columns
+from ipa_energy.analysis.wording import modelled
 from ipa_energy.configuration import Platform
 from ipa_energy.ipa.prediction import METRICS, predict
 from ipa_energy.ipa.profile import Profile
@@ -83,7 +84,7 @@ def together(profiled: str, measured: Iterable[object]) -> str | None:
 
 def energy_word(evidence: object) -> str:
     """The word that must stand before an energy that is not (all) measured; empty when it is."""
-    return {"estimated": "estimated ", "mixed": "partly estimated "}.get(str(evidence), "")
+    return modelled(str(evidence))
 
 
 def _measured(records: pd.DataFrame) -> pd.DataFrame:
