@@ -96,8 +96,10 @@ def trade_off(
       objectives scaled to 0..1 over the cell (logarithms, but for accuracy), reference point 1.1. Its interval holds
       the middle ``confidence`` of the draws, and the estimate.
 
-    ``decoupled`` when growth_lo reaches ``expansion_threshold``; ``coupled`` when growth_hi stays below it; else
-    ``inconclusive``. In the rows of configurations, figures are means (geometric ones but for accuracy); ``gain`` is
+    ``decoupled`` when at least one is certain, which noise in a space without any brings about in at most 1 -
+    ``confidence`` of studies, and growth reaches ``expansion_threshold``: the test says whether, the estimate how much
+    (bounds that hold for all configurations at once would rarely confirm a tenth). ``coupled`` when growth_hi stays
+    below it; else ``inconclusive``. In the rows of configurations, figures are means (geometric ones but for accuracy); ``gain`` is
     the fraction by which the energy of the most frugal configuration at least as good in all else exceeds this one's,
     null where there is none. Its bounds hold for each configuration by itself; null where nothing bounds it.
     ``only_with`` is yes, no or open. ``draws`` = 0 leaves out what is drawn.
@@ -182,8 +184,8 @@ def _decision(summary: dict[str, Any], space: Space, threshold: float, least: in
         f"configurations optimal beside {summary['n_front_without']} that are so without it, a growth of "
         f"{summary['growth']:.2f} [{lo:.2f}, {hi:.2f}]"
     )
-    if lo >= threshold:
-        return DECOUPLED, f"{text}, lower bound at or above {threshold:g}"
+    if summary["n_only_with_lo"] > 0 and summary["growth"] >= threshold:
+        return DECOUPLED, f"{text}: some are certain, and the estimate is at or above {threshold:g}"
     if hi < threshold:
         return COUPLED, f"{text}, upper bound below {threshold:g}"
     return INCONCLUSIVE, f"{text} reaches across {threshold:g}; more repetitions or longer windows are needed"
