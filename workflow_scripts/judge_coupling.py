@@ -37,7 +37,7 @@ def main(
         measurements,
         analysis,
         seed=seed,
-        inputs={s["input"]: (s["rate_rps"], s["sla_s"]) for s in summaries if s["rate_rps"] > 0} or None,
+        inputs={s["input"]: (s["rate_rps"], s["sla_s"]) for s in summaries},
         weights=weights_of(ipa),
         workers=processes,
     )

@@ -76,11 +76,12 @@ ANALYSING_CODE = (
     *("analysis", "explorer", "external", "figures", "cost.py", "energy.py", "record.py", "quick_schema.py"),
     # What choices without energy are made by.
     *(f"ipa/{name}.py" for name in ("objective", "front", "space_savings")),
+    *("configuration.py", "plan.py"),
 )
 
 ERROR_RATES_CODE = (
     *(f"error_rates/{name}.py" for name in ("run", "service", "studies", "truths")),
-    *("analysis", "configuration.py", "cost.py"),
+    *("analysis", "configuration.py", "cost.py", "ipa/objective.py", "ipa/front.py"),
 )
 RATES_SUMMARY_CODE = ("error_rates", "figures/error_rates.py", "figures/style.py", "analysis/tables.py")
 

@@ -10,10 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from ipa_energy.analysis.caveats import join_words
 from ipa_energy.analysis.cells import CELL
 from ipa_energy.analysis.sentences import percent
-from ipa_energy.analysis.wording import modelled
+from ipa_energy.analysis.wording import join_words, modelled
 
 _MOST_CELLS = 8
 _MOST_KNOBS = 3
@@ -30,7 +29,7 @@ def answer_page(verdict: Mapping[str, Any], found: Mapping[str, pd.DataFrame]) -
     """The page. ``found`` are the tables of :func:`ipa_energy.analysis.evidence.tables`."""
     rule, counts = verdict["rule"], verdict["counts"]
     lines = [
-        f"# Is energy redundant? {verdict['decision'].capitalize()}{' - no evidence' * verdict['no_evidence']}",
+        f"# Is energy redundant? {verdict['decision'].capitalize()}{_doubt(verdict)}",
         "",
         verdict["answer"],
         "",
@@ -40,8 +39,8 @@ def answer_page(verdict: Mapping[str, Any], found: Mapping[str, pd.DataFrame]) -
         f"{join_words(verdict['weights']) if verdict['weights'] else 'unknown'}.",
         "",
         "The rule, fixed before the data: energy is *coupled* when configurations that are equal in accuracy, latency "
-        f"and cost differ in energy by less than {rule['spread_threshold']:.0%}, and neither the Pareto front nor a "
-        "choice depends on it; *decoupled* when they differ by more, and energy makes at least "
+        f"and cost differ in energy by less than {rule['spread_threshold']:.0%}, and nothing shows that the Pareto "
+        "front or a choice depends on it; *decoupled* when they differ by more, and energy makes at least "
         f"{rule['expansion_threshold']:.0%} more configurations optimal or a choice that knows it saves at least "
         f"{rule['saving_threshold']:.0%}; else *inconclusive*. Bounds are at "
         f"{rule['confidence']:.0%}, with replicate noise taken out.",
@@ -54,6 +53,12 @@ def answer_page(verdict: Mapping[str, Any], found: Mapping[str, pd.DataFrame]) -
     lines += ["", "## What this does not say", ""]
     lines += [f"- {note}" for note in verdict["limitations"]] or ["- Anything beyond these configurations."]
     return "\n".join(lines) + "\n"
+
+
+def _doubt(verdict: Mapping[str, Any]) -> str:
+    if verdict["no_evidence"]:
+        return " - no evidence"
+    return " - partly estimated" if verdict["evidence"] == "mixed" else ""
 
 
 def _cell(cell: Mapping[str, Any], found: Mapping[str, pd.DataFrame]) -> list[str]:

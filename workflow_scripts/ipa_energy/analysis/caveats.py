@@ -14,22 +14,18 @@ from ipa_energy.analysis.cells import PLACE, has_flag, left_out
 from ipa_energy.analysis.joint import MAX_LEFT_OUT
 from ipa_energy.analysis.panel import ENERGY, Panel, describe_balance
 from ipa_energy.analysis.tables import knob_columns
+from ipa_energy.analysis.wording import join_words
 from ipa_energy.plan import GRID
 
 NARROW_SPAN = 1.2
 """A metric whose largest value is less than this times its smallest says little about what a wider range would show."""
 
 
-_CLEAR = 3.0
-"""Standard errors from which on a trend is told of: several metrics and cells are looked at."""
+_CLEAR = 0.003
+"""Chance below which a trend is told of: several metrics and cells are looked at."""
 
 _SMALL_DRIFT = 0.01
 _ROUNDING = 1e-12
-
-
-def join_words(names: list[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def counts(
@@ -106,7 +102,7 @@ def _of_panels(panels: Sequence[Panel]) -> list[str]:
     notes: dict[str, list[str]] = {}
     for panel in panels:
         told = notes_on(panel)
-        place = f"{panel.cell[1]} on {panel.cell[2]}"
+        place = f"{panel.cell[0]} under {panel.cell[1]} on {panel.cell[2]}"
         for text in told:
             notes.setdefault(text, []).append(place)
     return [f"{text[:1].upper()}{text[1:]} ({join_words(list(dict.fromkeys(p)))})." for text, p in notes.items()]
@@ -132,13 +128,18 @@ def notes_on(panel: Panel) -> list[str]:
     notes += [
         f"{panel.energy} energy drifts by {100 * trend.slope:+.1f} % over a block, which was taken out"
         for trend in panel.trends
-        if trend.metric == ENERGY and abs(trend.slope) > max(_CLEAR * trend.standard_error, _SMALL_DRIFT)
+        if trend.metric == ENERGY and trend.p < _CLEAR and abs(trend.slope) > _SMALL_DRIFT
     ]
     if panel.left_out:
         lost = panel.left_out / (panel.left_out + int(panel.repetitions.sum()))
         notes.append(
-            f"{panel.left_out} records with a {panel.energy} energy at or below zero are left out"
+            f"{panel.left_out} records are left out for {panel.energy} energy ({panel.why_left_out})"
             f"{', too many for a verdict' * (lost > MAX_LEFT_OUT)}"
+        )
+    if panel.groups > 1:
+        notes.append(
+            f"{panel.groups} groups of blocks have no configuration in common, so that drift between them can't be "
+            "told from configurations"
         )
     return notes
 

@@ -36,6 +36,7 @@ from ipa_energy.analysis.saving_rows import (
     study_of,
     ways_of,
 )
+from ipa_energy.analysis.wording import modelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,9 @@ def _decided(
         what = "inputs" if scope == FEASIBLE else "configurations that are optimal without energy"
         if scope in speaking:
             lo, hi = row["own_saving_lo"], row["own_saving_hi"]
-            told[scope] = f"mean saving {row['own_saving']:.1%} [{lo:.1%}, {hi:.1%}] over {row['n_references']} {what}"
+            word = modelled(study.panel.evidence)
+            saved = f"{row['own_saving']:.1%} [{lo:.1%}, {hi:.1%}]"
+            told[scope] = f"mean saving of {word}energy {saved} over {row['n_references']} {what}"
         elif "own_saving" in row:
             told[scope] = (
                 f"only {row['n_with_alternative']} of {row['n_references']} {what} have an alternative within the "

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from ipa_energy.analysis import association, surface
-from ipa_energy.analysis.coupling import METRICS
+from ipa_energy.analysis.coupling import FAMILIES, METRICS
 from ipa_energy.analysis.needed import NOTHING, Needed, data_needed, in_words
 from ipa_energy.analysis.outcomes import COUPLED, DECOUPLED, INCONCLUSIVE
 from ipa_energy.analysis.panel import ENERGY, Panel, halves
-from ipa_energy.analysis.wording import modelled
+from ipa_energy.analysis.wording import join_words, modelled
 
 Floats = NDArray[np.float64]
 
@@ -106,7 +106,7 @@ def joint(
     for trend in panel.trends:
         if trend.metric == ENERGY:
             summary["drift"] = trend.slope
-            summary["drift_p"] = float(2 * stats.norm.sf(abs(trend.slope) / trend.standard_error))
+            summary["drift_p"] = trend.p
     empty = pd.DataFrame(columns=["configuration", "ratio", "ratio_lo", "ratio_hi"])
     word = modelled(panel.evidence)
     obstacle = _obstacle(panel, names, min_configurations)
@@ -120,7 +120,9 @@ def joint(
     total = np.mean([s.total for s in made], axis=0)
     interval = _Interval(confidence, bootstrap, seed)
     value = _root(float(corrected.mean()))
-    spread = Spread(value, min(_root(interval(corrected)[0]), value), max(_root(interval(raw)[1]), value))
+    # A mean product below zero says that the noise fell on opposite sides, not that there is nothing: the width stays.
+    above = interval(raw)[1] - min(float(raw.mean()), 0.0)
+    spread = Spread(value, min(_root(interval(corrected)[0]), value), max(_root(above), value))
     all_of_it = Spread(_root(float(total.mean())), *map(_root, interval(total)))
     summary |= {
         **dict(zip(("spread", "spread_lo", "spread_hi"), (spread.value, spread.lo, spread.hi), strict=True)),
@@ -158,6 +160,9 @@ def joint(
         if panel.same_order:
             why = "every block ran in the same order, so that drift can't be told from configurations"
             return _closed(summary, f"{told}, but {why}; measure in randomised order", matched, spread)
+        if panel.groups > 1:
+            why = f"{panel.groups} groups of blocks share no configuration, so that their levels can't be compared"
+            return _closed(summary, f"{told}, but {why}; measure some configurations in each", matched, spread)
         lower = _single_curve(panel, names, rng)
         lo = _root(interval(lower)[0])
         if lo > spread_threshold:
@@ -171,8 +176,7 @@ def joint(
 
 
 def _words(names: list[str]) -> str:
-    families = list(dict.fromkeys(m.family for m in METRICS if m.name in names and m.family))
-    return families[0] if len(families) == 1 else f"{', '.join(families[:-1])} and {families[-1]}"
+    return join_words(list(dict.fromkeys(m.family for m in METRICS if m.name in names and m.family)))
 
 
 def _closed(summary: dict[str, Any], reason: str, matched: pd.DataFrame, spread: Spread | None = None) -> Joint:
@@ -194,13 +198,16 @@ def _open(
 def _obstacle(panel: Panel, names: list[str], least: int) -> str | None:
     n = len(panel.configurations)
     records = int(panel.repetitions.sum())
-    if n == 0:
-        return "no usable record has energy, latency and cost"
     if panel.left_out > MAX_LEFT_OUT * (records + panel.left_out):
         return (
-            f"{panel.left_out} of {records + panel.left_out} records have a {panel.energy} energy at or below zero, "
-            "which has no ratio; longer windows are needed"
+            f"{panel.left_out} of {records + panel.left_out} records are left out ({panel.why_left_out}), so that "
+            "the rest is no fair sample"
         )
+    if n == 0:
+        return "no usable record has energy, latency and cost"
+    present = {m.family for m in METRICS if m.name in panel.names}
+    if missing := [family for family in FAMILIES if family not in present]:
+        return f"no usable record has a figure above zero for {join_words(missing)}"
     if n < least:
         return f"{n} configuration{'s' * (n > 1)}; the rule asks for {least}"
     if panel.degrees == 0 or panel.repetitions.max() < 2:

@@ -75,6 +75,14 @@ def _independent(x: NDArray[np.float64]) -> list[int]:
     return kept
 
 
+def _told_apart(knobs: pd.DataFrame) -> list[str]:
+    """The knobs, without those that always change together with one before them."""
+    kept: dict[tuple[int, ...], str] = {}
+    for name in knobs.columns:
+        kept.setdefault(tuple(pd.factorize(knobs[name])[0].tolist()), str(name))
+    return list(kept.values())
+
+
 def residual_knobs(panel: Panel, matched: pd.DataFrame) -> pd.DataFrame:
     """Which knobs carry what accuracy, latency and cost leave over: type II analysis of variance of the log ratios.
 
@@ -83,8 +91,11 @@ def residual_knobs(panel: Panel, matched: pd.DataFrame) -> pd.DataFrame:
     """
     columns = ["knob", "df", "omega2", "p", "favours", "saving", "reason"]
     kinds = dict.fromkeys(columns, "float64") | {"knob": "str", "favours": "str", "reason": "str", "df": "Int64"}
-    knobs, n = list(panel.knobs.columns), len(matched)
+    knobs, n = _told_apart(panel.knobs), len(matched)
     levels = sum(panel.knobs[name].nunique() - 1 for name in knobs)
+    if n >= levels + 3 and knobs and not float(np.std(np.log(matched["ratio"]))) > 0:
+        rows = [{"knob": k, "reason": "nothing is left over"} for k in knobs]
+        return pd.DataFrame(rows, columns=columns).astype(kinds)
     if n < levels + 3 or not knobs:
         rows = [{"knob": k, "reason": f"{n} configurations are too few for {levels + 1} levels"} for k in knobs]
         return pd.DataFrame(rows, columns=columns).astype(kinds)

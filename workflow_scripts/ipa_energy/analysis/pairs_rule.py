@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from ipa_energy.analysis.caveats import join_words
 from ipa_energy.analysis.coupling import FAMILIES
 from ipa_energy.analysis.outcomes import COUPLED, DECOUPLED, INCONCLUSIVE
+from ipa_energy.analysis.wording import join_words
 
 _INTERVALS = ("tau", "spearman", "isotonic_r2")
 _FIGURES = (

@@ -18,6 +18,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import stats
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from ipa_energy.analysis.aggregate import evidence_of
 from ipa_energy.analysis.cells import CELL, in_cells
@@ -45,6 +48,12 @@ class Trend:
     metric: str
     slope: float
     standard_error: float
+    degrees: int
+
+    @property
+    def p(self) -> float:
+        """Of no trend, by Student's t."""
+        return float(2 * stats.t.sf(abs(self.slope) / self.standard_error, self.degrees))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +65,8 @@ class Panel:
     configuration come first, the rest of its row is NaN. ``means``, shape (n, k), are over repetitions; ``within``,
     shape (k, k), is the covariance of a single repetition about the mean of its configuration, pooled over
     configurations, with ``degrees`` degrees of freedom (NaN and 0 without repetitions). ``left_out`` counts records
-    with a figure that has no logarithm, as a net energy below zero.
+    that lack a figure that others have, or have one without a logarithm, as a net energy below zero. ``groups`` are
+    groups of blocks without a configuration in common, whose levels can't be compared: 1 in a study of its own.
     """
 
     cell: tuple[str, ...]
@@ -73,6 +83,8 @@ class Panel:
     trends: tuple[Trend, ...]
     same_order: bool
     left_out: int
+    why_left_out: str | None = None
+    groups: int = 1
 
     @property
     def key(self) -> dict[str, str]:
@@ -100,19 +112,23 @@ def panels(measurements: pd.DataFrame, drop_flags: list[str]) -> Iterator[Panel]
 
 def panel_of(rows: pd.DataFrame, cell: tuple[str, ...], energy: str) -> Panel:
     """The panel of the usable records of a cell, without records that lack one of the metrics that the cell has."""
-    columns = {m.name: m.column for m in METRICS if rows[m.column].notna().any()} | {ENERGY: ENERGIES[energy]}
-    rows = rows.dropna(subset=list(columns.values()))
-    raw = rows[list(columns.values())].to_numpy(dtype=float)
-    logged = np.array([name not in RAW for name in columns])
-    good = (raw[:, logged] > 0).all(axis=1)
-    table = raw[good].copy()
+    wanted = {m.name: m.column for m in METRICS} | {ENERGY: ENERGIES[energy]}
+    figures = {name: rows[column].to_numpy(dtype=float, na_value=np.nan) for name, column in wanted.items()}
+    usable = {
+        name: np.isfinite(values) & ((values > 0) | (name in RAW))  # NaN compares as not above 0
+        for name, values in figures.items()
+    }
+    names = tuple(name for name in wanted if usable[name].any() or name == ENERGY)
+    good = np.all([usable[name] for name in names], axis=0)
+    table = np.column_stack([figures[name][good] for name in names])
+    logged = np.array([name not in RAW for name in names])
     table[:, logged] = np.log(table[:, logged])
     kept = pd.DataFrame(rows.loc[good.tolist()]).reset_index(drop=True)
     ids, index = np.unique(kept["configuration"].to_numpy(dtype=str), return_inverse=True)
-    adjusted, trends, same_order, spent = _without_blocks(table, index, kept, tuple(columns))
+    adjusted, blocks = _without_blocks(table, index, kept, names)
     values, repetitions = _stacked(adjusted, index, len(ids))
     means = _means(values)
-    within, degrees = _within(values, means, repetitions, spent)
+    within, degrees = _within(values, means, repetitions, blocks.spent)
     first = kept.groupby(index, sort=True).head(1)
     knobs = first.set_index("configuration").loc[ids] if len(ids) else first.set_index("configuration")
     return Panel(
@@ -121,26 +137,48 @@ def panel_of(rows: pd.DataFrame, cell: tuple[str, ...], energy: str) -> Panel:
         evidence=evidence_of(kept["evidence"]),
         configurations=tuple(map(str, ids)),
         knobs=knobs[varying_knobs(knobs)].reset_index(drop=True),
-        names=tuple(columns),
+        names=names,
         values=values,
         repetitions=repetitions,
         means=means,
         within=within,
         degrees=degrees,
-        trends=trends,
-        same_order=same_order,
+        trends=blocks.trends,
+        same_order=blocks.same_order,
         left_out=int((~good).sum()),
+        why_left_out=_why({name: figures[name][~good] for name in names}, energy),
+        groups=blocks.groups,
     )
 
 
-def _without_blocks(
-    table: Floats, index: Ints, rows: pd.DataFrame, names: tuple[str, ...]
-) -> tuple[Floats, tuple[Trend, ...], bool, int]:
-    """``table`` without block effects and trend; the trends; whether orders repeat; degrees of freedom spent."""
+def _why(lost: dict[str, Floats], energy: str) -> str | None:
+    """What the records that are left out lack, in words; None without any."""
+    told = []
+    for name, values in lost.items():
+        what = f"{energy} energy" if name == ENERGY else name
+        absent = int((~np.isfinite(values)).sum())
+        below = 0 if name in RAW else int((values <= 0).sum())
+        told += [f"{absent} without a figure for {what}"] * bool(absent)
+        told += [f"{below} with a {what} at or below zero, which has no ratio"] * bool(below)
+    return ", ".join(told) or None
+
+
+@dataclass(frozen=True, slots=True)
+class _Blocks:
+    """What was found of blocks: trends, equal orders, degrees of freedom spent, groups of blocks without a link."""
+
+    trends: tuple[Trend, ...] = ()
+    same_order: bool = False
+    spent: int = 0
+    groups: int = 1
+
+
+def _without_blocks(table: Floats, index: Ints, rows: pd.DataFrame, names: tuple[str, ...]) -> tuple[Floats, _Blocks]:
+    """``table`` without block effects and trend, and what was found of them."""
     block = pd.factorize(pd.MultiIndex.from_frame(rows[["experiment", "block"]]))[0]
     blocks = int(block.max()) + 1 if len(block) else 0
     if blocks < 2:
-        return table, (), False, 0
+        return table, _Blocks()
     place = rows.groupby(block)["order"].rank().to_numpy(dtype=float)
     size = np.bincount(block)[block]
     place = (place - 0.5) / size - 0.5
@@ -151,17 +189,24 @@ def _without_blocks(
     response = _demeaned(table, index)
     beta, _, rank, _ = np.linalg.lstsq(design, response, rcond=None)
     effects = np.column_stack([dummies, place])[:, : design.shape[1]] @ beta
-    # The level of the whole study stays; only what differs between and within blocks goes.
-    adjusted = table - (effects - effects.mean(axis=0))
+    # Only blocks that share configurations can be compared: levels of groups without a link stay as they are.
+    group = _linked(index, block, blocks)
+    adjusted = table - _demeaned(effects, group)
     fixed = np.max(np.abs(response), axis=0) <= _ROUNDING * np.max(np.abs(table), axis=0)
     adjusted[:, fixed] = table[:, fixed]
     response[:, fixed] = 0.0
     beta[:, fixed] = 0.0
-    if same_order:
-        return adjusted, (), True, int(rank)
-    left = len(table) - len(np.unique(index)) - int(rank)
-    trends = _trends(design, response - design @ beta, beta, left, names) if left > 0 else ()
-    return adjusted, trends, False, int(rank)
+    left = len(table) - int(index.max()) - 1 - int(rank)
+    trends = _trends(design, response - design @ beta, beta, left, names) if left > 0 and not same_order else ()
+    return adjusted, _Blocks(trends, same_order, int(rank), int(group.max()) + 1)
+
+
+def _linked(index: Ints, block: Ints, blocks: int) -> Ints:
+    """The group of each record: blocks belong together when configurations link them, directly or over others."""
+    n = int(index.max()) + 1
+    links = coo_array((np.ones(len(index)), (index, n + block)), shape=(n + blocks, n + blocks))
+    _, label = connected_components(links, directed=False)
+    return np.asarray(np.unique(label[index], return_inverse=True)[1], dtype=np.int64)
 
 
 def _trends(
@@ -170,7 +215,9 @@ def _trends(
     leverage = np.linalg.pinv(design.T @ design)[-1, -1]
     error = np.sqrt(np.sum(residual**2, axis=0) / degrees * leverage)
     return tuple(
-        Trend(name, float(slope), float(se)) for name, slope, se in zip(names, beta[-1], error, strict=True) if se > 0
+        Trend(name, float(slope), float(se), degrees)
+        for name, slope, se in zip(names, beta[-1], error, strict=True)
+        if se > 0
     )
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ipa_energy.analysis.caveats import join_words
 from ipa_energy.analysis.cells import CELL
 from ipa_energy.analysis.judge import DECISION
 from ipa_energy.analysis.outcomes import COUPLED, DECOUPLED, INCONCLUSIVE
-from ipa_energy.analysis.wording import modelled
+from ipa_energy.analysis.wording import join_words, modelled
 
 _MOST = 4
 
@@ -43,7 +42,10 @@ def _verdict(considered: Sequence[Mapping[str, Any]], decision: str, *, no_evide
     if no_evidence:
         text = "No evidence, as the energy is estimated and its model follows busy time by construction."
     elif decision == COUPLED:
-        text = "Coupled: accuracy, latency and cost together tell energy, which adds nothing to the trade-off."
+        text = (
+            "Coupled: accuracy, latency and cost together tell energy, and nothing shows that it changes what is "
+            "optimal or worth choosing."
+        )
     elif decision == DECOUPLED:
         text = "Decoupled: energy varies at equal accuracy, latency and cost, and what is worth choosing depends on it."
     elif {COUPLED, DECOUPLED} <= found:

@@ -51,8 +51,8 @@ class Residuals:
 def calibrated(x: Floats, noise: Floats) -> Floats:
     """Expected true metrics given the noisy ``x``, shape (n, d), whose errors have the covariance ``noise``, (d, d).
 
-    Linear shrinkage towards the mean by the matrix of reliabilities. Directions in which noise exceeds what is seen
-    are left as they are: nothing can be recovered there.
+    Linear shrinkage towards the mean, along the principal directions of what is seen, by at most a factor of five.
+    Directions that hold next to no variance are left as they are.
     """
     centred = x - x.mean(axis=0)
     seen = np.atleast_2d(np.cov(centred, rowvar=False))

@@ -99,10 +99,12 @@ def trade_off(
     ``decoupled`` when at least one is certain, which noise in a space without any brings about in at most 1 -
     ``confidence`` of studies, and growth reaches ``expansion_threshold``: the test says whether, the estimate how much
     (bounds that hold for all configurations at once would rarely confirm a tenth). ``coupled`` when growth_hi stays
-    below it; else ``inconclusive``. In the rows of configurations, figures are means (geometric ones but for accuracy); ``gain`` is
-    the fraction by which the energy of the most frugal configuration at least as good in all else exceeds this one's,
-    null where there is none. Its bounds hold for each configuration by itself; null where nothing bounds it.
-    ``only_with`` is yes, no or open. ``draws`` = 0 leaves out what is drawn.
+    below it; else ``inconclusive``.
+
+    In the rows of configurations, figures are means (geometric ones but for accuracy); ``gain`` is the fraction by
+    which the energy of the most frugal configuration at least as good in all else exceeds this one's, null where there is
+    none. Its bounds hold for each configuration by itself; null where nothing bounds it. ``only_with`` is yes, no or
+    open. ``draws`` = 0 leaves out what is drawn.
     """
     space = space_of(panel)
     cell = panel.key | {"evidence": panel.evidence}
@@ -135,7 +137,7 @@ def trade_off(
 
 def _why_empty(panel: Panel) -> str:
     if panel.left_out:
-        return f"none of {panel.left_out} records has a {panel.energy} energy per request above 0"
+        return f"all {panel.left_out} records are left out: {panel.why_left_out}"
     return f"no usable record has both a {panel.energy} energy and figures for all metrics"
 
 

@@ -38,9 +38,12 @@ NO_EVIDENCE = (
 )
 
 PARTLY_ESTIMATED = (
-    "Part of this energy is estimated from busy core time, which follows busy time by construction; only the rest is "
-    "evidence."
+    "Part of this energy{share} is estimated from busy core time, which follows busy time by construction; only the rest "
+    "is evidence."
 )
+
+MOSTLY_ESTIMATED = 0.5
+"""Share of the gross energy from which on an estimate leaves no evidence: the model decides more than the meters."""
 
 THRESHOLDS = (
     *("coupled_r2", "spread_threshold", "gain_threshold", "expansion_threshold", "saving_threshold"),
@@ -63,8 +66,12 @@ def make_verdict(
     rule = {name: analysis[name] for name in THRESHOLDS} | {"drop_flags": list(analysis["drop_flags"]), "seed": seed}
     decided = with_decisions(pairwise, rule)
     by_key = {j.key: j for j in judged}
-    cells = [_cell(group, by_key.get(tuple(map(str, key)))) for key, group in decided.groupby([*CELL, "energy"])]
     celled = in_cells(measurements, rule["drop_flags"])
+    shares = celled[celled["usable"]].groupby(CELL)["estimated_fraction"].mean().to_dict()
+    cells = [
+        _cell(group, by_key.get(tuple(map(str, key))), _number(shares.get(key[:-1])))
+        for key, group in decided.groupby([*CELL, "energy"])
+    ]
     chosen = used(measurements, celled)
     deciding, no_evidence = _deciding(cells, rule["min_configurations"])
     agreed = {cell["decision"] for cell in deciding}
@@ -87,7 +94,13 @@ def make_verdict(
     }
 
 
-def _cell(pairs: pd.DataFrame, judged: Judged | None) -> dict[str, Any]:
+def _note(evidence: str | None, share: float | None) -> str | None:
+    if evidence == "mixed":
+        return PARTLY_ESTIMATED.format(share="" if share is None else f" ({share:.0%})")
+    return NO_EVIDENCE if evidence == "estimated" else None
+
+
+def _cell(pairs: pd.DataFrame, judged: Judged | None, share: float | None) -> dict[str, Any]:
     rows = pairs.to_dict("records")
     families = families_of(rows)
     of_pairs, why = level_of_pairs(families)
@@ -104,8 +117,9 @@ def _cell(pairs: pd.DataFrame, judged: Judged | None) -> dict[str, Any]:
     return {
         **{name: str(rows[0][name]) for name in (*CELL, "energy")},
         "evidence": evidence,
-        "no_evidence": evidence == "estimated",
-        "note": {"estimated": NO_EVIDENCE, "mixed": PARTLY_ESTIMATED}.get(evidence or ""),
+        "estimated_fraction": share,
+        "no_evidence": evidence == "estimated" or (evidence == "mixed" and not (share or 0.0) <= MOSTLY_ESTIMATED),
+        "note": _note(evidence, share),
         "decision": decision,
         "binding": binding,
         "reason": reason,
@@ -181,7 +195,7 @@ def _deciding(cells: list[dict[str, Any]], least: int) -> tuple[list[dict[str, A
     does not speak where another set has enough for the same load, host, weights and energy: a few stray records, as
     after a meter dropped out, can't undo a decision.
     """
-    with_evidence = [cell for cell in cells if cell["evidence"] in ("measured", "mixed")]
+    with_evidence = [cell for cell in cells if cell["evidence"] and not cell["no_evidence"]]
     candidates = with_evidence or cells
     enough = {_place(cell) for cell in candidates if _size(cell) >= least}
     return [c for c in candidates if _size(c) >= least or _place(c) not in enough], not with_evidence
