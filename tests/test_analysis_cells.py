@@ -230,3 +230,13 @@ def test_anchors_measured_in_another_way_are_no_drift():
     anchors = [record_of(1, 1.0, role="anchor-first"), otherwise(record_of(2, 2.0, role="anchor-first"), seed=5)]
     assert aggregate.anchor_table(measurements_of(anchors))["net_j_per_request_deviation"].tolist() == [0.0, 0.0]
     assert MEASURING_SETTINGS["seed"] != 5
+
+
+def test_energy_that_is_mostly_estimated_is_no_evidence_and_says_how_much():
+    records = synthetic_study("coupled", SMALL, evidence="mixed")
+    for record in records:
+        record["energy"]["estimated_fraction"] = 0.9
+    judged = verdict_of(records)
+    assert judged["no_evidence"]
+    assert "No evidence" in judged["answer"]
+    assert all(cell["no_evidence"] and "(90%)" in cell["note"] for cell in judged["cells"])

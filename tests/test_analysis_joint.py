@@ -191,3 +191,64 @@ def test_the_knob_that_changes_nothing_but_energy_is_found_in_what_is_left():
 def test_levels_combine_by_the_rule(joint_, tradeoff, decision, expected, binding):
     levels = {"joint": (joint_, "a"), "tradeoff": (tradeoff, "b"), "decision": (decision, "c")}
     assert combine(levels)[:2] == (expected, binding)
+
+
+def merged(offset, truth=follows_latency, seed=4):
+    """Two experiments on one host with other configurations each, whose blocks differ by a factor between them."""
+    rng = np.random.default_rng(seed)
+    first = rng.permutation(len(GRID)) < len(GRID) // 2
+    records = []
+    for number, part in enumerate((first, ~first)):
+        grid = [c for c, chosen in zip(GRID, part, strict=True) if chosen]
+        for record in study(truth, grid=grid, blocks=4, seed=number):
+            record["identity"]["experiment"] = f"part{number}"
+            if number and record["identity"]["block"] > 2:
+                energy = record["energy"]
+                for name in ("net_j", "net_j_per_request"):
+                    energy[name] *= offset
+            records.append(record)
+    return records
+
+
+def test_block_effects_of_experiments_without_a_link_move_no_group_against_the_other():
+    plain, shifted = net_panel(merged(1.0)), net_panel(merged(1.44))
+    assert shifted.groups == 2
+    moved = shifted.mean_of("energy") - plain.mean_of("energy")
+    # Half of the blocks of the second experiment are higher, so its mean is, by the half, and that of the first is not.
+    assert sorted({round(float(m), 2) for m in moved}) == pytest.approx([0.0, math.log(1.44) / 2], abs=0.02)
+
+
+def test_merged_experiments_without_a_common_configuration_never_say_decoupled():
+    found = joint(net_panel(merged(1.44)), **RULE)
+    assert found.decision != "decoupled"
+
+
+def test_a_linked_study_has_one_group():
+    assert net_panel(study(follows_latency)).groups == 1
+
+
+@pytest.mark.parametrize("missing", ["latency", "cost"])
+def test_a_verdict_on_three_metrics_needs_all_three(missing):
+    table = measurements_of(study(follows_latency))
+    columns = {"latency": ["latency_p99_s", "latency_mean_s"], "cost": ["usd_per_1000_requests", "cores"]}
+    table = table.assign(**dict.fromkeys(columns[missing], math.nan))
+    found = joint(next(p for p in panels(table, []) if p.energy == "net"), **RULE)
+    assert found.decision == "inconclusive"
+    assert f"no usable record has a figure above zero for {missing}" in found.reason
+
+
+def test_records_that_lack_a_figure_are_counted_and_named():
+    table = measurements_of(study(follows_latency))
+    table.loc[table.index % 2 == 0, "usd_per_1000_requests"] = math.nan
+    table.loc[1, "net_j_per_request"] = math.inf
+    panel = next(p for p in panels(table, []) if p.energy == "net")
+    assert panel.left_out == 55
+    assert "54 without a figure for cost" in panel.why_left_out
+    assert "1 without a figure for net energy" in panel.why_left_out
+    assert "no fair sample" in joint(panel, **RULE).reason
+
+
+def test_an_estimate_below_zero_keeps_the_width_of_its_interval():
+    widths = [joint(net_panel(study(follows_latency, noise=0.1, blocks=2, seed=seed)), **RULE) for seed in range(6)]
+    assert any(found.spread.value == 0 for found in widths)
+    assert all(found.spread.hi > 0.01 for found in widths)
