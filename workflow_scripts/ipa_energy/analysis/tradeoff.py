@@ -102,8 +102,8 @@ def trade_off(
     below it; else ``inconclusive``.
 
     In the rows of configurations, figures are means (geometric ones but for accuracy); ``gain`` is the fraction by
-    which the energy of the most frugal configuration at least as good in all else exceeds this one's, null where there is
-    none. Its bounds hold for each configuration by itself; null where nothing bounds it. ``only_with`` is yes, no or
+    which the energy of the most frugal configuration at least as good in all else exceeds this one's, null where there
+    is none. Its bounds hold for each configuration by itself; null where nothing bounds it. ``only_with`` is yes, no or
     open. ``draws`` = 0 leaves out what is drawn.
     """
     space = space_of(panel)

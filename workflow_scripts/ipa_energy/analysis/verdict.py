@@ -38,8 +38,8 @@ NO_EVIDENCE = (
 )
 
 PARTLY_ESTIMATED = (
-    "Part of this energy{share} is estimated from busy core time, which follows busy time by construction; only the rest "
-    "is evidence."
+    "Part of this energy{share} is estimated from busy core time, which follows busy time by construction; only the "
+    "rest is evidence."
 )
 
 MOSTLY_ESTIMATED = 0.5
