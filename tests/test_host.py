@@ -1,6 +1,7 @@
 """CPU time of our own processes and of others, and the cores on which the dispatcher runs."""
 
 import os
+import platform
 import threading
 from pathlib import Path
 
@@ -153,3 +154,16 @@ def test_the_first_cores_are_left_where_there_are_others(threads):
     for used in (len(CORES), len(CORES) + 1):
         leave_cores(CORES, used)
         assert cores_of(threads) == set(CORES)
+
+
+# --- which host ---
+
+
+def test_a_node_of_slurm_is_a_host_of_its_own_and_keeps_the_name_of_its_machine(monkeypatch):
+    monkeypatch.setenv("SLURMD_NODENAME", "node-b")
+    told = host.provenance()
+    assert (told["host"], told["machine"]) == ("node-b", platform.node())
+    monkeypatch.setenv("SLURMD_NODENAME", "")
+    assert host.host_name() == platform.node()
+    monkeypatch.delenv("SLURMD_NODENAME")
+    assert host.provenance()["host"] == platform.node()

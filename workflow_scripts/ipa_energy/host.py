@@ -129,11 +129,20 @@ def _commit() -> str | None:
     return done.stdout.strip() or None
 
 
+def host_name() -> str:
+    """Who this host is: the scheduler's name of the node (``SLURMD_NODENAME``) inside a job of Slurm, else its own.
+
+    Several nodes of a scheduler may live on one machine, and are several hosts.
+    """
+    return os.environ.get("SLURMD_NODENAME") or platform.node()
+
+
 def provenance() -> dict[str, Any]:
     """Host, CPU, kernel, versions and commit, JSON-ready."""
     governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
     return {
-        "host": platform.node(),
+        "host": host_name(),
+        "machine": platform.node(),
         "cpu": _cpu_model(),
         "cores_available": len(available_cores()),
         "memory_bytes": psutil.virtual_memory().total,
