@@ -1,6 +1,7 @@
 """A study measured in slices: stopped by time, taken up elsewhere, nothing measured twice and nothing lost."""
 
 import io
+import re
 import signal
 import sys
 import tarfile
@@ -9,8 +10,9 @@ import time
 import pytest
 import yaml
 
-from conftest import make_checkout
+from conftest import ROOT, make_checkout
 from ipa_energy import slices
+from ipa_energy.study import load_study
 from tiny import tiny_config, wait_for
 
 
@@ -102,3 +104,19 @@ def test_the_time_ends_a_slice_and_after_the_grace_a_kill():
     said.clear()
     code = slices.run_until([sys.executable, "-c", "import time; time.sleep(60)"], time.monotonic(), 20.0, said.append)
     assert code == -signal.SIGTERM and len(said) == 1
+
+
+def test_the_parts_of_the_reference_study_are_valid_and_as_large_as_they_say():
+    folder = ROOT / "config" / "h100"
+    plans = {p.name: load_study(yaml.safe_load(p.read_text())) for p in sorted(folder.glob("*.yaml"))}
+    page = (folder / "README.md").read_text()
+    told = {
+        name: int(number)
+        for files, numbers in re.findall(r"^\| (`.+?) \| .+ \| ([\d, ]+) \|$", page, re.M)
+        for name, number in zip(re.findall(r"`([^`]+)`", files), numbers.split(","), strict=True)
+    }
+    assert told == {name: len(study.plan) for name, study in plans.items()}
+    assert len({study.experiment for study in plans.values()}) == len(plans)
+    for study in plans.values():
+        assert study.settings["gates"]["min_window_s"] == study.settings["protocol"]["window_s"]
+        assert all(c.platform.device == "cuda" for c in study.configurations)
