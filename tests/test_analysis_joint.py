@@ -12,6 +12,7 @@ from ipa_energy.analysis import surface
 from ipa_energy.analysis.joint import joint
 from ipa_energy.analysis.joint_details import partial_table, residual_knobs
 from ipa_energy.analysis.judge import combine
+from ipa_energy.analysis.needed import Needed, in_words
 from ipa_energy.analysis.panel import halves, panels
 from synthetic_records import make_record, true_latency_s, video_grid
 from test_analysis_coupling import measurements_of
@@ -143,6 +144,15 @@ def test_inconclusive_tells_how_many_repetitions_would_decide():
     assert found.decision == "inconclusive"
     assert found.needed.repetitions is None or found.needed.repetitions > 2
     assert "would" in found.reason
+
+
+def test_repetitions_that_would_decide_are_held_against_those_that_were_used():
+    records = study(own_part(0.05), noise=0.04, blocks=2)
+    panel = net_panel(records[: -len(GRID) // 3])  # a third of the second block is missing
+    assert in_words(Needed(2, None), panel) == (
+        f"about 2 repetitions instead of {panel.repetitions.mean():.1f} on average would decide it, if these figures hold"
+    )
+    assert "instead of 2 would" in in_words(Needed(5, None), net_panel(records))
 
 
 @pytest.mark.parametrize(

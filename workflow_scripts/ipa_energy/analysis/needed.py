@@ -63,7 +63,10 @@ def data_needed(
 
 def in_words(needed: Needed, panel: Panel) -> str:
     """The same as half a sentence."""
-    now, have = int(panel.repetitions.max()), len(panel.configurations)
+    least, most = int(panel.repetitions.min()), int(panel.repetitions.max())
+    # Records that were left out leave some configurations with fewer.
+    now = f"{most}" if least == most else f"{panel.repetitions.mean():.1f} on average"
+    have = len(panel.configurations)
     if needed.repetitions is not None:
         return f"about {needed.repetitions} repetitions instead of {now} would decide it, if these figures hold"
     if needed.configurations is not None:
