@@ -73,7 +73,7 @@ def make_verdict(
         for key, group in decided.groupby([*CELL, "energy"])
     ]
     chosen = used(measurements, celled)
-    deciding, no_evidence = _deciding(cells, rule["min_configurations"])
+    deciding, no_evidence = deciding_cells(cells, rule["min_configurations"])
     agreed = {cell["decision"] for cell in deciding}
     decision = agreed.pop() if len(agreed) == 1 else INCONCLUSIVE
     return {
@@ -92,6 +92,11 @@ def make_verdict(
         "cells": cells,
         "limitations": limitations(measurements, celled, chosen, cells, [j.panel for j in judged]),
     }
+
+
+def is_no_evidence(evidence: str | None, share: float | None) -> bool:
+    """Whether an energy of this kind, of which ``share`` is estimated, says nothing about real joules."""
+    return evidence == "estimated" or (evidence == "mixed" and not (share or 0.0) <= MOSTLY_ESTIMATED)
 
 
 def _note(evidence: str | None, share: float | None) -> str | None:
@@ -118,7 +123,7 @@ def _cell(pairs: pd.DataFrame, judged: Judged | None, share: float | None) -> di
         **{name: str(rows[0][name]) for name in (*CELL, "energy")},
         "evidence": evidence,
         "estimated_fraction": share,
-        "no_evidence": evidence == "estimated" or (evidence == "mixed" and not (share or 0.0) <= MOSTLY_ESTIMATED),
+        "no_evidence": is_no_evidence(evidence, share),
         "note": _note(evidence, share),
         "decision": decision,
         "binding": binding,
@@ -188,8 +193,10 @@ def _number(value: Any) -> Any:
     return int(value) if isinstance(value, int | np.integer) else number
 
 
-def _deciding(cells: list[dict[str, Any]], least: int) -> tuple[list[dict[str, Any]], bool]:
+def deciding_cells(cells: list[dict[str, Any]], least: int) -> tuple[list[dict[str, Any]], bool]:
     """The cells that must agree on the overall decision; and whether none of them has evidence.
+
+    A cell holds the names of :data:`.cells.PLACE`, ``energy``, ``evidence``, ``no_evidence`` and ``n_configurations``.
 
     They are those with evidence, or all when there is none. A set of meters with fewer than ``least`` configurations
     does not speak where another set has enough for the same load, host, weights and energy: a few stray records, as
