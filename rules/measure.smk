@@ -12,6 +12,7 @@ rule make_plan:
         blocks=study.settings["blocks"],
         anchor=study.settings["anchor"],
         seed=study.settings["seed"],
+        hosts=study.settings["hosts"],
     message:
         "Lay out the plan of experiment {wildcards.experiment}"
     script:

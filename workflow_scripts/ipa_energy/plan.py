@@ -3,6 +3,10 @@
 Randomised complete blocks: each block holds every configuration under every workload once, in an order drawn from the
 seed, so that drift of the machine spreads over all configurations instead of favouring some. One *anchor*
 configuration is measured again at both ends of each block; the spread of its results is the drift that was left.
+
+Hosts, and GPUs of one kind, differ by several per cent in the energy of the same work. Where a study names several, its
+blocks are given to them in turn and each stays whole on one, anchors included: what a host adds is then a part of what
+its blocks have in common, and no configuration is favoured.
 """
 
 from __future__ import annotations
@@ -24,14 +28,27 @@ PROFILE, LIVE = "profile", "live"
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a block is measured: the name of a host, and the UUID of its GPU where the study names one."""
+
+    host: str
+    gpu: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Measurement:
-    """One job: a configuration under a workload, in a block (from 1), in a role, at a place in the order (from 0)."""
+    """One job: a configuration under a workload, in a block (from 1), in a role, at a place in the order (from 0).
+
+    ``host`` and ``gpu`` (its UUID) are where it is to be measured; None for wherever the job comes to run.
+    """
 
     configuration: Configuration
     workload: str
     block: int
     role: str
     order: int
+    host: str | None = None
+    gpu: str | None = None
 
     @property
     def repetition(self) -> str:
@@ -50,10 +67,12 @@ def make_plan(
     blocks: int,
     seed: int,
     anchor: Configuration | None,
+    places: Sequence[Place] = (),
 ) -> list[Measurement]:
     """The measurements in run order; the anchor runs under the first workload.
 
-    ``workloads`` maps each to the number of configurations that are measured under it, None for all.
+    ``workloads`` maps each to the number of configurations that are measured under it, None for all. ``places`` get the
+    blocks in turn, and change nothing else.
     """
     plan: list[Measurement] = []
     first = next(iter(workloads), "")
@@ -66,7 +85,9 @@ def make_plan(
         random.Random(f"{seed}:block{block}").shuffle(cells)
         if anchor is not None:
             cells = [(anchor, first, ANCHOR_FIRST), *cells, (anchor, first, ANCHOR_LAST)]
-        plan += [Measurement(c, w, block, role, len(plan) + i) for i, (c, w, role) in enumerate(cells)]
+        place = places[(block - 1) % len(places)] if places else None
+        where = (place.host, place.gpu) if place else (None, None)
+        plan += [Measurement(c, w, block, role, len(plan) + i, *where) for i, (c, w, role) in enumerate(cells)]
     return plan
 
 
@@ -79,7 +100,7 @@ def sample(configurations: Sequence[Configuration], number: int, seed: str) -> l
     return sorted(configurations, key=place)[:number]
 
 
-COLUMNS = ("order", "block", "role", "repetition", "workload", "configuration")
+COLUMNS = ("order", "block", "role", "repetition", "workload", "configuration", "host", "gpu")
 
 
 def write_plan(path: str | Path, plan: Sequence[Measurement]) -> None:
@@ -89,7 +110,7 @@ def write_plan(path: str | Path, plan: Sequence[Measurement]) -> None:
     writer = csv.DictWriter(text, fieldnames=[*COLUMNS, *knobs], lineterminator="\n")
     writer.writeheader()
     for m in plan:
-        place = (m.order, m.block, m.role, m.repetition, m.workload, m.configuration.id)
+        place = (m.order, m.block, m.role, m.repetition, m.workload, m.configuration.id, m.host, m.gpu)
         writer.writerow(dict(zip(COLUMNS, place, strict=True)) | m.configuration.knobs())
     write_text(path, text.getvalue())
 

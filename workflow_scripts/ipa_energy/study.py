@@ -20,7 +20,7 @@ import yaml
 from ipa_energy import ipa_config, pipelines
 from ipa_energy.configuration import PLATFORM_KNOBS, STAGE_KNOBS, Configuration, Platform, grid
 from ipa_energy.external import settings as external
-from ipa_energy.plan import Measurement, make_plan
+from ipa_energy.plan import Measurement, Place, make_plan
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "config" / "schemas"
 
@@ -48,12 +48,21 @@ class Study:
         return ipa_config.profiled(self.settings)
 
     @property
+    def places(self) -> tuple[Place, ...]:
+        """The hosts that get the blocks in turn, each with its GPU; none where any host measures."""
+        return _places(self.settings)
+
+    @property
     def workloads(self) -> dict[str, dict[str, Any]]:
         """Settings of each workload by name; how many configurations run under it is no property of the load."""
         return {
             name: {key: value for key, value in load.items() if key != "sample"}
             for name, load in self.settings["workloads"].items()
         }
+
+
+def _places(settings: Mapping[str, Any]) -> tuple[Place, ...]:
+    return tuple(Place(name, (entry or {}).get("gpu")) for name, entry in (settings["hosts"] or {}).items())
 
 
 @lru_cache(maxsize=1)
@@ -159,8 +168,18 @@ def _workload_faults(workloads: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return faults
 
 
+def _host_faults(settings: Mapping[str, Any]) -> list[str]:
+    number, blocks = len(settings["hosts"] or {}), settings["blocks"]
+    if settings["measure"] == "none" or settings["records"] is not None or blocks >= number:
+        return []
+    return [
+        f"hosts names {number} hosts and blocks is {blocks}, so that some would measure nothing; allowed: blocks of at "
+        f"least {number}, best a multiple of it, or fewer hosts"
+    ]
+
+
 def _other_faults(settings: Mapping[str, Any], measurements: int) -> list[str]:
-    faults = []
+    faults = _host_faults(settings)
     if measurements > settings["max_measurements"]:
         faults.append(
             f"the grid needs {measurements} measurements; allowed: at most max_measurements = "
@@ -227,5 +246,6 @@ def load_study(config: Mapping[str, Any]) -> Study:
         settings["blocks"] if settings["measure"] != "none" else 0,
         settings["seed"],
         configurations[0] if settings["anchor"] and configurations else None,
+        _places(settings),
     )
     return Study(settings, configurations, tuple(plan))

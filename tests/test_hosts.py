@@ -1,0 +1,69 @@
+"""A study on several hosts: whole blocks in turn, jobs that run where they belong, hosts kept apart in the tables."""
+
+import copy
+import csv
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ipa_energy.plan import write_plan
+from ipa_energy.study import ConfigError, load_study
+
+ROOT = Path(__file__).parents[1]
+CONFIG = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+GPU = "GPU-5f3c1a2b-0d4e-4c7a-9b1f-2e6d8c7a4b90"
+
+
+def study(hosts, blocks=4, **settings):
+    return load_study(copy.deepcopy(CONFIG) | {"hosts": hosts, "blocks": blocks, "anchor": True} | settings)
+
+
+# --- the plan ---
+
+
+def test_blocks_go_to_the_hosts_in_turn_and_stay_whole():
+    plan = study({"b": None, "a": {"gpu": GPU}, "c": {}}).plan
+    assert {(m.block, m.host, m.gpu) for m in plan} == {
+        (1, "b", None),
+        (2, "a", GPU),
+        (3, "c", None),
+        (4, "b", None),
+    }
+    of_block = {block: [m for m in plan if m.block == block] for block in range(1, 5)}
+    assert len({frozenset(m.key[:2] for m in members) for members in of_block.values()}) == 1
+    assert all({"anchor-first", "anchor-last"} <= {m.role for m in members} for members in of_block.values())
+
+
+def test_naming_hosts_leaves_the_run_order_as_it_was():
+    without = study(None).plan
+    assert all((m.host, m.gpu) == (None, None) for m in without)
+    assert [dataclasses.replace(m, host=None, gpu=None) for m in study({"a": {}, "b": {}}).plan] == list(without)
+
+
+def test_the_plans_file_says_where_each_measurement_belongs(tmp_path):
+    for hosts, expected in (({"a": {"gpu": GPU}}, {("a", GPU)}), (None, {("", "")})):
+        write_plan(tmp_path / "plan.csv", study(hosts).plan)
+        with (tmp_path / "plan.csv").open() as file:
+            assert {(row["host"], row["gpu"]) for row in csv.DictReader(file)} == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"hosts": {"a": {}, "b": {}, "c": {}}, "blocks": 2}, ["3 hosts", "blocks is 2", "at least 3"]),
+        ({"hosts": {"a": {"gpu": "0"}}}, ["hosts.a.gpu", "'0'", "GPU-"]),
+        ({"hosts": {"a;reboot": {}}}, ["a;reboot"]),
+        ({"hosts": {"a": {"board": GPU}}}, ["hosts.a", "gpu"]),
+        ({"hosts": {}}, ["hosts", "at least one"]),
+    ],
+)
+def test_hosts_that_can_not_be_used_are_refused_by_name(settings, words):
+    with pytest.raises(ConfigError) as refused:
+        study(**settings)
+    assert all(word in str(refused.value) for word in words)
+
+
+def test_hosts_beyond_the_blocks_are_no_fault_where_nothing_is_measured(tmp_path):
+    assert study({"a": {}, "b": {}}, blocks=1, records=str(tmp_path), ipa={}).places[1].host == "b"
