@@ -199,7 +199,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["f.txt"]
 
 
-def test_a_killed_writer_leaves_nothing_under_the_name(tmp_path):
+def test_a_killed_writer_leaves_nothing_under_the_name_and_its_half_goes_with_the_next_one(tmp_path):
     source = (
         "import sys, time\nfrom ipa_energy.files import atomic_path\n"
         f"with atomic_path({str(tmp_path / 'f.txt')!r}) as t:\n"
@@ -207,9 +207,14 @@ def test_a_killed_writer_leaves_nothing_under_the_name(tmp_path):
     )
     writer = subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True)
     assert writer.stdout.readline() == "writing\n"
+    write_text(tmp_path / "f.txt", "another's")  # the other writer lives, and what it writes is its own
+    assert len(list(tmp_path.glob(".f.txt.*.part"))) == 1
+    (tmp_path / "f.txt").unlink()
     writer.send_signal(signal.SIGKILL)
     writer.wait()
     assert not (tmp_path / "f.txt").exists()
+    write_text(tmp_path / "f.txt", "whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["f.txt"]
 
 
 def test_what_is_kept_outlives_the_original_and_is_never_replaced(tmp_path):

@@ -244,12 +244,14 @@ def test_a_killed_measuring_process_makes_a_failed_record(tmp_path):
     wait_for(lambda: not living(replicas), 10)
 
 
-def test_a_killed_supervisor_leaves_no_record_and_no_process(tmp_path):
-    supervisor, measuring, replicas = _supervise(tmp_path)
+def test_a_killed_supervisor_leaves_no_record_no_process_and_no_temporary_file(tmp_path):
+    (tmp_path / "tmp").mkdir()
+    supervisor, measuring, replicas = _supervise(tmp_path, TMPDIR=str(tmp_path / "tmp"))
     os.kill(supervisor.pid, signal.SIGKILL)
     supervisor.wait()
     wait_for(lambda: not living([measuring, *replicas]), 10)
     assert not (tmp_path / "r.json").exists()
+    assert not list((tmp_path / "tmp").glob("ipa-energy*"))
 
 
 def test_when_the_workflow_dies_the_measurement_ends_without_a_record(tmp_path):

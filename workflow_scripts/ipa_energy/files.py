@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_PART = ".part"
 
 
 @contextmanager
@@ -15,13 +18,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that is renamed to it when the block ends without an exception.
 
     The data are on disk before the rename, so that a power cut leaves the old file or the new one. Raises OSError when
-    the disk is full or the folder can't be written; the temporary file is then removed.
+    the disk is full or the folder can't be written; the temporary file is then removed. What a killed writer
+    of the same file left goes with the next one.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name[:80]}.", suffix=".part", dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
+    prefix = f".{target.name[:80]}."
+    _remove_orphans(target.parent, prefix)
+    handle, temporary = _locked_temporary(target.parent, prefix)
     try:
         yield temporary
         with temporary.open("rb") as written:
@@ -32,6 +36,32 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _locked_temporary(folder: Path, prefix: str) -> tuple[int, Path]:
+    """A new temporary file, under a lock that shows others that its writer lives: its descriptor and its path."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=prefix, suffix=_PART, dir=folder)
+        with suppress(OSError):  # a file system without locks keeps its orphans
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        os.close(handle)  # another writer took it for an orphan before it was locked
+
+
+def _remove_orphans(folder: Path, prefix: str) -> None:
+    """Remove the temporary files that no living writer holds the lock of."""
+    for path in folder.iterdir():
+        if not (path.name.startswith(prefix) and path.name.endswith(_PART)):
+            continue
+        with suppress(OSError):  # its writer holds it, or has just renamed it
+            handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+            finally:
+                os.close(handle)
 
 
 def keep_also(path: str | Path, copy: str | Path) -> None:

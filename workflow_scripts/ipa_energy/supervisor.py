@@ -9,13 +9,11 @@ workflow itself dies, the supervisor ends its child and goes without a record, s
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +23,7 @@ from ipa_energy import host
 from ipa_energy.gates import disturbances
 from ipa_energy.job import Job
 from ipa_energy.lock import measurement_lock
+from ipa_energy.memory_file import last_line, memory_file
 from ipa_energy.owner import Owner, watched_owner
 from ipa_energy.platforms import restore_left_behind
 from ipa_energy.record import Record, write_record
@@ -86,17 +85,17 @@ def run_child(
 
     Raises InfrastructureError for what is no property of the job, and WorkflowGoneError.
     """
-    with tempfile.TemporaryDirectory(prefix="ipa-energy.") as folder:
-        job_file, result = Path(folder, "job.json"), Path(folder, "result.json")
-        job_file.write_text(text, encoding="utf-8")
-        command = [sys.executable, "-m", module, str(job_file), str(result), "--parent", str(os.getpid())]
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, env=_environment())
+    with memory_file("job", text) as job, memory_file("result") as result:
+        command = [sys.executable, "-m", module, str(job), str(result), "--parent", str(os.getpid())]
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, start_new_session=True, env=_environment(), pass_fds=(job, result)
+        )
         try:
             late = _wait(child, timeout_s, limit, owner)
         finally:
             child.kill()
             child.wait()
-        outcome: dict[str, Any] = json.loads(result.read_text(encoding="utf-8")) if result.exists() else {}
+        outcome = last_line(result)
         if "result" in outcome:  # it had finished, even if it was slow to end
             return outcome
         if late or not outcome.keys() - {"partial"}:
