@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ipa_energy.place import WrongPlaceError, here, same_host, take_place
 from ipa_energy.plan import write_plan
 from ipa_energy.study import ConfigError, load_study
+
+from meter_fixtures import STUBS, build_nvml_stub, run_python  # isort: skip
 
 ROOT = Path(__file__).parents[1]
 CONFIG = yaml.safe_load((ROOT / "config/config.yaml").read_text())
@@ -67,3 +70,47 @@ def test_hosts_that_can_not_be_used_are_refused_by_name(settings, words):
 
 def test_hosts_beyond_the_blocks_are_no_fault_where_nothing_is_measured(tmp_path):
     assert study({"a": {}, "b": {}}, blocks=1, records=str(tmp_path), ipa={}).places[1].host == "b"
+
+
+# --- the job runs where it belongs ---
+
+
+def test_a_job_on_another_host_measures_nothing_and_says_where_it_belongs(monkeypatch):
+    monkeypatch.setenv("SLURMD_NODENAME", "node02")
+    take_place(None, None)
+    take_place("node02", None)
+    take_place("NODE02.cluster.example", None)  # a scheduler's short name is of the same host
+    with pytest.raises(WrongPlaceError, match=r"belongs to host node01, and runs on node02.*hosts"):
+        take_place("node01", None)
+    assert not same_host("node02.a.example", "node02.b.example")
+    assert here(["node01", "node02.cluster.example"]) == "node02.cluster.example"
+    assert here(["node01"]) is None
+
+
+@pytest.fixture(scope="module")
+def three_boards(tmp_path_factory):
+    """Run the driver on a host of three GPUs of the stub, by what it says of the one that is named."""
+    library, file = build_nvml_stub(tmp_path_factory.mktemp("nvml")), tmp_path_factory.mktemp("boards") / "nvml.txt"
+    file.write_text("gpus 3\n")
+
+    def run(gpu, **environment):
+        env = {"LD_LIBRARY_PATH": str(library), "NVML_STUB": str(file)} | environment
+        return run_python(STUBS / "place_driver.py", gpu, env=env)
+
+    return run
+
+
+def test_the_named_board_is_the_one_that_is_used_and_measured(three_boards):
+    uuid = "GPU-20000000-feed-beef-0000-000000000001"
+    for given, before in ((uuid, "0"), (uuid.upper(), "0,1,2"), (uuid[:8], "")):
+        told = three_boards(given, CUDA_VISIBLE_DEVICES=before)
+        assert told == {"visible": uuid, "measured": {"gpu_0": uuid}}
+
+
+def test_a_board_that_is_not_there_is_an_error_that_names_those_that_are(three_boards):
+    told = three_boards("GPU-deadbeef")["error"]
+    assert "GPU-deadbeef" in told
+    assert "shows no such GPU" in told
+    assert all(f"GPU-{number}0000000" in told for number in (1, 2, 3))
+    assert "several GPUs" in three_boards("GPU-")["error"]
+    assert "can't be listed" in three_boards(GPU, LD_LIBRARY_PATH="")["error"]

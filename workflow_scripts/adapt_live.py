@@ -11,6 +11,7 @@ from ipa_energy.layout import live_history_path
 from ipa_energy.live_job import live_job
 from ipa_energy.live_supervisor import in_words, run
 from ipa_energy.owner import WorkflowGoneError
+from ipa_energy.place import take_place
 from ipa_energy.supervisor import InfrastructureError
 
 
@@ -45,6 +46,7 @@ def main() -> None:
         job, wildcards.method, files.load, files.profile, tuple(files.predictor) or None, params.ipa, params.prices
     )
     try:
+        take_place(snakemake.resources.get("node"), snakemake.resources.get("gpu_uuid"))
         content = run(live, snakemake.output.result, say)
     except (WorkflowGoneError, InfrastructureError) as error:
         sys.exit(str(error))

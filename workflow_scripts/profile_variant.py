@@ -9,6 +9,7 @@ from ipa_energy.job import Job
 from ipa_energy.joblog import redirect_to
 from ipa_energy.layout import profile_history_path
 from ipa_energy.owner import WorkflowGoneError
+from ipa_energy.place import take_place
 from ipa_energy.profile_supervisor import run
 from ipa_energy.supervisor import InfrastructureError
 
@@ -44,6 +45,7 @@ def main() -> None:
         print(text, flush=True)
 
     try:
+        take_place(snakemake.resources.get("node"), snakemake.resources.get("gpu_uuid"))
         run(jobs, snakemake.output.profile, say)
     except (WorkflowGoneError, InfrastructureError) as error:
         sys.exit(str(error))
