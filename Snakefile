@@ -9,7 +9,10 @@ if not workflow.overwrite_configfiles:
     configfile: "config/config.yaml"
 
 
-report: "report/workflow.rst"
+# Another workflow that uses this one as a module has a text of its own.
+if workflow.modifier.is_main_snakefile():
+
+    report: "report/workflow.rst"
 
 
 include: "rules/common.smk"
@@ -30,7 +33,6 @@ include: "rules/error_rates.smk"
 
 
 rule all:
-    default_target: True
     input:
         targets,
         power_of_first,

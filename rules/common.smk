@@ -1,3 +1,4 @@
+import re
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -29,7 +30,8 @@ try:
     study = load_study(config)
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
-config.update(study.settings)
+# Not in place: where the workflow is a module, the config is a part of somebody else's, and read once for each `use rule`.
+config = study.settings
 
 # One measurement at a time on a host without anybody having to ask for it: an undeclared resource would be unlimited.
 # On a cluster the limit holds per submitted job, so that nodes measure side by side.
@@ -48,7 +50,8 @@ resource_scopes:
 
 
 wildcard_constraints:
-    experiment="[^/]+",
+    # Two modules of one workflow may stand for two experiments: each makes its own files only.
+    experiment=re.escape(study.experiment),
     workload="[^/]+",
     configuration="[^/]+",
     variant="[^/]+",
@@ -318,7 +321,8 @@ def targets(wildcards):
 
 
 onsuccess:
-    summary = Path(f"results/{study.experiment}/summary.txt")
+    # By the rule, which knows a prefix.
+    summary = Path(expand(rules.summarise.output[0], experiment=study.experiment)[0])
     if (
         summary.exists() and summary.stat().st_mtime >= parsed_s
     ):  # else this run did not get as far, or did not have to

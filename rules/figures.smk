@@ -117,7 +117,6 @@ rule draw_power:
     threads: 1
     params:
         code=analysis_digest(),
-        trace="results/{experiment}/traces/{workload}/{configuration}/{repetition}.parquet",
     message:
         "Draw the power of {wildcards.configuration} under {wildcards.workload}, {wildcards.repetition}"
     script:

@@ -51,7 +51,7 @@ def main() -> None:
     except (WorkflowGoneError, InfrastructureError) as error:
         sys.exit(str(error))
     keep(
-        lambda stamp: live_history_path(wildcards.experiment, wildcards.method, wildcards.run, stamp),
+        lambda stamp: live_history_path(snakemake.output.result, stamp),
         {"json": snakemake.output.result, "parquet": snakemake.output.trace},
         say,
     )

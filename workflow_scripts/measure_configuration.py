@@ -46,7 +46,7 @@ def main() -> None:
     except (WorkflowGoneError, InfrastructureError) as error:
         sys.exit(str(error))
     keep(
-        lambda stamp: history_path(job.experiment, job.workload, job.configuration.id, job.repetition, stamp),
+        lambda stamp: history_path(snakemake.output.record, stamp),
         {"json": snakemake.output.record, "parquet": snakemake.output.trace},
         say,
     )

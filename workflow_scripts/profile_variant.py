@@ -50,7 +50,7 @@ def main() -> None:
     except (WorkflowGoneError, InfrastructureError) as error:
         sys.exit(str(error))
     keep(
-        lambda stamp: profile_history_path(wildcards.experiment, wildcards.stage, wildcards.variant, stamp),
+        lambda stamp: profile_history_path(snakemake.output.profile, stamp),
         {"json": snakemake.output.profile, "parquet": snakemake.output.trace},
         say,
     )

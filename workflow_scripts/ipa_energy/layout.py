@@ -16,7 +16,6 @@ FRAMES = f"{RESULTS}/frames.npy"
 RECORD = f"{RESULTS}/records/{{workload}}/{{configuration}}/{{repetition}}.json"
 TRACE = f"{RESULTS}/traces/{{workload}}/{{configuration}}/{{repetition}}.parquet"
 POWER = f"{RESULTS}/figures/power/{{workload}}/{{configuration}}/{{repetition}}.{{kind}}"
-HISTORY = f"{RESULTS}/history/{{workload}}/{{configuration}}/{{repetition}}.{{stamp}}"
 
 
 def record_path(experiment: str, workload: str, configuration: str, repetition: str) -> str:
@@ -31,11 +30,16 @@ def power_path(experiment: str, workload: str, configuration: str, repetition: s
     )
 
 
-def history_path(experiment: str, workload: str, configuration: str, repetition: str, stamp: str) -> str:
+def trace_of(record: str | Path) -> Path:
+    """Where the trace of a record lies; from the record's own path, which has a prefix where the workflow is a module."""
+    path = Path(record)
+    return path.parents[3] / "traces" / path.relative_to(path.parents[2]).with_suffix(".parquet")
+
+
+def history_path(record: str | Path, stamp: str) -> str:
     """Path, without its suffix, under which a record and its trace are kept for good; ``stamp`` tells tries apart."""
-    return HISTORY.format(
-        experiment=experiment, workload=workload, configuration=configuration, repetition=repetition, stamp=stamp
-    )
+    path = Path(record)
+    return f"{path.parents[3] / 'history' / path.relative_to(path.parents[2]).with_suffix('')}.{stamp}"
 
 
 def profile_path(experiment: str, stage: str, variant: str) -> str:
@@ -43,18 +47,16 @@ def profile_path(experiment: str, stage: str, variant: str) -> str:
     return f"{RESULTS}/profile/{{stage}}.{{variant}}.json".format(experiment=experiment, stage=stage, variant=variant)
 
 
-def profile_history_path(experiment: str, stage: str, variant: str, stamp: str) -> str:
+def profile_history_path(profile: str | Path, stamp: str) -> str:
     """Path, without its suffix, under which the profile of a variant and its trace are kept for good."""
-    return f"{RESULTS}/history/profile/{{stage}}.{{variant}}.{{stamp}}".format(
-        experiment=experiment, stage=stage, variant=variant, stamp=stamp
-    )
+    path = Path(profile)
+    return f"{path.parents[1] / 'history' / 'profile' / path.stem}.{stamp}"
 
 
-def live_history_path(experiment: str, method: str, run: str, stamp: str) -> str:
+def live_history_path(result: str | Path, stamp: str) -> str:
     """Path, without its suffix, under which a live run and its trace are kept for good."""
-    return f"{RESULTS}/history/live/{{method}}.{{run}}.{{stamp}}".format(
-        experiment=experiment, method=method, run=run, stamp=stamp
-    )
+    path = Path(result)
+    return f"{path.parents[2] / 'history' / 'live' / path.stem}.{stamp}"
 
 
 def chosen_keys(keys: Iterable[tuple[str, str, str]], chosen: str | Path) -> list[tuple[str, str, str]]:
