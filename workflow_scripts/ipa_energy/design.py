@@ -2,13 +2,14 @@
 
 Configurations of a grid, a share and a seed go in; a balanced subset comes out, in which every main effect and every
 two-way interaction of the knobs is estimable, as in the whole grid. The subset is a generalised subset design (Surowiec
-et al., *Generalized subset designs in analytical chemistry*, Anal. Chem. 89, 2017): every level of a knob carries digits
-to the base q, spread evenly over its levels; a configuration has the sum of the digits of its levels, modulo q; those
-with the smallest sums are taken. Several bases and seeded labellings are tried, and the subset whose model matrix says
-most (D-efficiency) is kept. :mod:`ipa_energy.design_check` holds the criteria.
+et al., *Generalized subset designs in analytical chemistry*, Analytical Chemistry 89, 2017): every level of a knob
+carries digits to a base q, spread evenly over the levels; a configuration has the sums of the digits of its levels,
+modulo q; those with the smallest sums are taken. With digits that only some knobs take part in, such designs include
+the regular fractions of two-level grids. Several bases and seeded labellings are tried, and the subset whose model
+matrix tells most (D-efficiency, :mod:`ipa_energy.design_check`) is kept.
 
-The sums are integers, the random stream is one that NumPy has frozen (NEP 19), and a candidate has to be better than
-the one before by more than rounding: every machine finds the same subset.
+The sums are integers, the random stream is one that NumPy has frozen (NEP 19), linear algebra runs on one thread, and a
+candidate has to be better than the best before it by far more than rounding: every machine finds the same subset.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from ipa_energy.configuration import PLATFORM_KNOBS, STAGE_KNOBS, Configuration
 from ipa_energy.design_check import Check, Factor, Model, check
+from ipa_energy.plan import size_of
 
 Ints = NDArray[np.int64]
 
@@ -69,19 +72,13 @@ def fraction(configurations: Sequence[Configuration], keep: float, seed: int) ->
     """
     factors = factors_of(configurations)
     size = size_of(keep, len(configurations))
-    chosen = draw(factors, size, seed)
-    found = check(factors, chosen)
-    if not found.sound:
-        least = least_size(factors, seed, above=size)
-        raise DesignError(_too_small(found, least), least)
+    with threadpool_limits(1):
+        chosen = draw(factors, size, seed)
+        found = check(factors, chosen)
+        if not found.sound:
+            least = least_size(factors, seed, above=size)
+            raise DesignError(_too_small(found, least), least)
     return Fraction(tuple(configurations[i] for i in chosen), found)
-
-
-def size_of(keep: float, grid: int) -> int:
-    """Number of configurations that a share of the grid means: rounded, at least one."""
-    if not 0 < keep <= 1:
-        raise ValueError(f"keep is {keep}; it has to be above 0 and at most 1")
-    return max(1, math.floor(keep * grid + 0.5))
 
 
 def factors_of(configurations: Sequence[Configuration]) -> tuple[Factor, ...]:
@@ -120,7 +117,7 @@ def draw(factors: Sequence[Factor], size: int, seed: int) -> Ints:
 
 
 def least_size(factors: Sequence[Factor], seed: int, above: int = 0) -> int:
-    """The least number of configurations above ``above`` that works, in steps of a 200th of the grid; found by trying."""
+    """The least number of configurations above ``above`` that was found to work, in steps of a 200th of the grid."""
     total = len(factors[0].codes) if factors else 1
     step = max(1, total // _STEPS)
     for size in range(max(above, Model(factors).columns) + 1, total, step):
@@ -131,9 +128,10 @@ def least_size(factors: Sequence[Factor], seed: int, above: int = 0) -> int:
 
 def sums(factors: Sequence[Factor], labels: Sequence[Ints], base: int) -> Ints:
     """Every configuration's sum as one number; ``labels`` of each knob have the shape (levels, digits)."""
-    digits = sum(label[factor.codes] for factor, label in zip(factors, labels, strict=True)) % base
-    weights = base ** np.arange(digits.shape[1], dtype=np.int64)[::-1]
-    return np.asarray(digits @ weights, dtype=np.int64)
+    digits = np.zeros((len(factors[0].codes), labels[0].shape[1]), dtype=np.int64)
+    for factor, label in zip(factors, labels, strict=True):
+        digits += label[factor.codes]
+    return np.asarray((digits % base) @ base ** np.arange(digits.shape[1])[::-1], dtype=np.int64)
 
 
 def _candidates(factors: Sequence[Factor], size: int, seed: int, rounds: int) -> Iterator[Ints]:
@@ -163,7 +161,7 @@ def _labels(levels: int, base: int, every: bool, stream: np.random.RandomState) 
 
 def _stream(seed: int, turn: int) -> np.random.RandomState:
     digest = hashlib.sha256(f"{seed}:fraction:{turn}".encode()).digest()
-    return np.random.RandomState(np.frombuffer(digest, dtype="<u4"))  # type: ignore[arg-type]
+    return np.random.RandomState(np.frombuffer(digest, dtype="<u4"))
 
 
 def _too_small(found: Check, least: int) -> str:

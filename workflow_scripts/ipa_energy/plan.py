@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -98,6 +99,13 @@ def sample(configurations: Sequence[Configuration], number: int, seed: str) -> l
         return hashlib.sha256(f"{seed}:{configuration.id}".encode()).hexdigest()
 
     return sorted(configurations, key=place)[:number]
+
+
+def size_of(keep: float, number: int) -> int:
+    """How many of ``number`` configurations a share in (0, 1] is: rounded, and one at least."""
+    if not 0 < keep <= 1:
+        raise ValueError(f"keep is {keep}; it has to be above 0 and at most 1")
+    return max(1, math.floor(keep * number + 0.5))
 
 
 COLUMNS = ("order", "block", "role", "repetition", "workload", "configuration", "host", "gpu")
