@@ -8,11 +8,16 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ipa_energy.analysis.aggregate import configurations_table
+from ipa_energy.analysis.boards import with_boards
+from ipa_energy.analysis.tables import measurements_table
 from ipa_energy.place import WrongPlaceError, here, same_host, take_place
 from ipa_energy.plan import write_plan
+from ipa_energy.record import Reading
 from ipa_energy.study import ConfigError, load_study
 
 from meter_fixtures import STUBS, build_nvml_stub, run_python  # isort: skip
+from synthetic_records import NVML, PRICES, synthetic_study  # isort: skip
 
 ROOT = Path(__file__).parents[1]
 CONFIG = yaml.safe_load((ROOT / "config/config.yaml").read_text())
@@ -114,3 +119,57 @@ def test_a_board_that_is_not_there_is_an_error_that_names_those_that_are(three_b
     assert all(f"GPU-{number}0000000" in told for number in (1, 2, 3))
     assert "several GPUs" in three_boards("GPU-")["error"]
     assert "can't be listed" in three_boards(GPU, LD_LIBRARY_PATH="")["error"]
+
+
+# --- boards of one host ---
+
+
+def on_board(records, *uuids):
+    """The same records, measured on GPUs of these UUIDs; those that failed know none."""
+    for record in records:
+        if record["status"]["state"] == "ok":
+            gpus = {f"gpu_{at}": {"uuid": uuid} for at, uuid in enumerate(uuids)}
+            record["provenance"]["meters"] = {"nvml": {"gpus": gpus}}
+    return records
+
+
+def table_of(*studies):
+    records = [record for records in studies for record in records]
+    return measurements_table(
+        Reading(tuple((Path(f"{i:05}.json"), record) for i, record in enumerate(records)), ()), PRICES
+    )
+
+
+def test_boards_of_one_host_are_never_averaged_as_one():
+    one, other = "GPU-aaaaaaaa-1", "GPU-bbbbbbbb-2"
+    records = [on_board(synthetic_study("coupled", domains=[NVML], seed=7), uuid) for uuid in (one, other)]
+    measurements = table_of(*records)
+    assert len(measurements) == sum(map(len, records))  # no duplicates of each other
+    assert set(measurements["host"]) == {"host-a"}
+    assert set(measurements["gpu_uuid"]) == {one, other}
+    table = configurations_table(measurements, 0.95, [])
+    assert set(table["host"]) == {"host-a GPU-aaaaaaaa", "host-a GPU-bbbbbbbb"}
+    assert set(table["n"]) == {3}
+    assert set(with_boards(with_boards(measurements))["host"]) == set(table["host"])
+
+
+def test_a_failed_record_stands_with_the_board_of_its_block():
+    one, other = "GPU-aaaaaaaa-1", "GPU-aaaaaaaa-2"  # alike for as long as names are cut
+    studies = []
+    for uuid in (one, other):
+        records = synthetic_study("coupled", domains=[NVML], experiment=f"on-{uuid}")
+        records[3]["status"], records[3]["energy"] = {"state": "failed", "reason": "out of memory"}, None
+        studies.append(on_board(records, uuid, "GPU-cccccccc-3"))
+    named = with_boards(table_of(*studies))
+    assert named.groupby("host").size().to_dict() == {
+        f"host-a {one},GPU-cccccccc-3": len(studies[0]),
+        f"host-a {other},GPU-cccccccc-3": len(studies[1]),
+    }
+
+
+def test_a_host_with_one_board_or_none_keeps_its_name():
+    measurements = table_of(
+        on_board(synthetic_study("coupled", host="host-a", domains=[NVML]), "GPU-aaaaaaaa-1"),
+        synthetic_study("coupled", host="host-b"),
+    )
+    assert with_boards(measurements) is measurements

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from ipa_energy.analysis.boards import with_boards
 from ipa_energy.analysis.cells import CELL, WAY, in_cells
 from ipa_energy.analysis.rows import ENERGY_TOTALS, LATENCIES
 from ipa_energy.analysis.tables import knob_columns
@@ -154,6 +155,7 @@ def anchor_table(measurements: pd.DataFrame) -> pd.DataFrame:
     value / mean - 1, a fraction; null for anchors that failed.
     """
     together = ["experiment", *CELL, "configuration"]
+    measurements = with_boards(measurements)
     anchors = measurements[measurements["role"] != GRID].sort_values([*together, "order"])
     frame = anchors[[*together, "block", "role", "order", "start_utc", "state", "reason", "flags"]].copy()
     for metric in _ANCHOR_METRICS:

@@ -2,7 +2,7 @@
 
 The measurements table goes in; out comes the grid with each record in its cells, marked as usable or not and why. A
 cell is one pipeline under one workload on one host with one kind of weights and one set of meters; its records were
-measured alike.
+measured alike. A host with several GPUs that measured is several hosts here (:mod:`.boards`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Collection
 import numpy as np
 import pandas as pd
 
+from ipa_energy.analysis.boards import with_boards
 from ipa_energy.plan import GRID
 
 PLACE = ["pipeline", "workload", "host", "weights"]
@@ -45,7 +46,8 @@ def in_cells(measurements: pd.DataFrame, drop_flags: Collection[str]) -> pd.Data
     has a flag of ``drop_flags``; ``usable``, it enters the statistics of this cell; ``other_way``, null or how it was
     measured unlike most records of the cell (:data:`WAY`), which alone keeps it out.
     """
-    grid = measurements[measurements["role"] == GRID]
+    grid = with_boards(measurements)
+    grid = grid[grid["role"] == GRID]
     own = grid["meters"].notna()
     of_configuration = _sets(grid[own], ["configuration", *PLACE])
     of_place = _sets(grid[own], PLACE)

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ipa_energy import cost
+from ipa_energy.analysis.boards import boards_of
 from ipa_energy.analysis.comparable import meters_of, settings_digest
 from ipa_energy.configuration import Configuration
 from ipa_energy.record import Record
@@ -64,6 +65,7 @@ def row_of(path: str, record: Record, configuration: Configuration, prices: Mapp
         "pipeline": configuration.pipeline,
         "path": path,
         "host": provenance["host"],
+        "gpu_uuid": boards_of(provenance),
         "weights": (provenance["weights"] or {}).get("weights") or UNKNOWN_WEIGHTS,
         "state": status["state"],
         "reason": status["reason"],

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
+from ipa_energy.analysis.boards import boards_of
 from ipa_energy.analysis.rows import ENERGY_TOTALS, LATENCIES, STAGE_FIGURES, Kind, kind_of, row_of
 from ipa_energy.configuration import PLATFORM_KNOBS, STAGE_KNOBS, configuration_from_dict
 from ipa_energy.files import atomic_path
@@ -23,8 +24,8 @@ from ipa_energy.record import Reading, Record
 
 _TEXT = (
     *("experiment", "configuration", "pipeline", "workload", "workload_settings", "repetition", "role", "host"),
-    *("weights", "meters", "settings_digest", "protocol_digest", "state", "reason", "start_utc", "evidence"),
-    *("verdict", "flags"),
+    *("gpu_uuid", "weights", "meters", "settings_digest", "protocol_digest", "state", "reason", "start_utc"),
+    *("evidence", "verdict", "flags"),
     # of the tables made from this one
     *("path", "energy", "family", "metric", "isotonic_direction", "decision", "decision_reason"),
     *("knob", "level", "reference"),
@@ -85,10 +86,10 @@ def _is_text(column: str) -> bool:
     return column in _TEXT or (is_knob(column) and not _is_whole(column))
 
 
-_KEY = ("experiment", "workload", "configuration", "repetition", "host")
+_KEY = ("experiment", "workload", "configuration", "repetition", "host", "gpu_uuid")
 """Columns in which no two rows are alike."""
 
-_KEY_WORDS = "experiment, workload, configuration, repetition and host"
+_KEY_WORDS = "experiment, workload, configuration, repetition, host and GPU"
 
 
 def _key(record: Record) -> tuple[str, ...]:
@@ -99,6 +100,7 @@ def _key(record: Record) -> tuple[str, ...]:
         identity["configuration_id"],
         identity["repetition"],
         record["provenance"]["host"],
+        boards_of(record["provenance"]) or "",
     )
 
 
@@ -112,7 +114,7 @@ def accept(reading: Reading) -> Reading:
     """Refuse, by name, what is a valid record but must not enter a table.
 
     That is a record whose id contradicts its knobs, and a second record of the same experiment, workload,
-    configuration, repetition and host: the first in the order of paths stays.
+    configuration, repetition, host and GPU: the first in the order of paths stays.
     """
     found = sorted(reading.records, key=lambda item: str(item[0]))
     refused = _refusals(
@@ -235,7 +237,7 @@ def assembled(parts: Sequence[Part]) -> tuple[pd.DataFrame, tuple[str, ...]]:
     filled = [part.frame for part in parts if len(part.frame)]
     everything = pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=["path", "order", *_KEY])
     kinds = [kind for part in parts for kind in part.kinds]
-    keys = list(zip(*(everything[name].tolist() for name in _KEY), strict=True))
+    keys = list(zip(*(everything[name].fillna("").tolist() for name in _KEY), strict=True))
     contradictions = [words for part in parts for words in part.contradictions]
     refused = _refusals(everything["path"].tolist(), contradictions, keys)
     places = list(zip(*(everything[name].tolist() for name in ("experiment", "host", "order")), keys, strict=True))
@@ -252,7 +254,7 @@ def assembled(parts: Sequence[Part]) -> tuple[pd.DataFrame, tuple[str, ...]]:
 def _columns(knobs: Sequence[str], stages: Sequence[str], domains: Sequence[str]) -> list[str]:
     return [
         *("experiment", "configuration", "pipeline", "workload", "block", "repetition", "role", "order", "path"),
-        *("host", "weights", "state", "reason"),
+        *("host", "gpu_uuid", "weights", "state", "reason"),
         *knobs,
         *("window_s", "start_utc", "sent", "completed", "dropped", "failed", "throughput_rps", "offered_rps"),
         *(f"latency_{name}_s" for name in LATENCIES),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ipa_energy.analysis.boards import with_boards
 from ipa_energy.analysis.cells import PLACE
 from ipa_energy.explorer.packing import numbers, packed, texts
 
@@ -26,7 +27,7 @@ def measurements_json(measurements: pd.DataFrame, configurations: pd.DataFrame, 
     A measurement without any energy has no meters: it stands with every row of its configuration in that place.
     """
     rows = configurations[["configuration", *PLACE, "meters"]].reset_index(drop=True).rename_axis("of").reset_index()
-    found = measurements.reset_index(drop=True)
+    found = with_boards(measurements).reset_index(drop=True)
     has_meters = found["meters"].notna()
     key = ["configuration", *PLACE]
     joined = pd.concat(
