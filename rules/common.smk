@@ -134,6 +134,16 @@ def all_cores(wildcards):
     return workflow._cores or 1
 
 
+def wanted_anew(wildcards):
+    """Whether something is forced: then what an interrupted run measured is no reason not to measure."""
+    wanted = workflow.dag_settings
+    # The jobs of a cluster are always forced.
+    return int(
+        not workflow.remote_exec
+        and bool(wanted.forceall or wanted.forcetargets or wanted.forcerun)
+    )
+
+
 def profiles_of(wildcards):
     """The files that the profile is made of: one of each variant, or the one that the config names."""
     file = study.settings["ipa"]["profile"]

@@ -23,6 +23,7 @@ rule adapt_live:
     threads: all_cores
     resources:
         power_meter=1,
+        anew=wanted_anew,
     params:
         settings=measuring_settings(study.settings),
         pipeline=study.settings["pipeline"],

@@ -38,6 +38,7 @@ rule measure_configuration:
     threads: all_cores
     resources:
         power_meter=1,
+        anew=wanted_anew,
         # Its place in the plan travels as a resource, because that, unlike a param, is no reason to measure again.
         run_order=lambda wildcards: measurement_of(wildcards).order,
         run_length=len(study.plan),

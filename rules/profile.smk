@@ -20,6 +20,7 @@ rule profile_variant:
     threads: all_cores
     resources:
         power_meter=1,
+        anew=wanted_anew,
     params:
         configurations=lambda wildcards: [
             one.as_dict() for one in profiled[(wildcards.stage, wildcards.variant)]

@@ -1,13 +1,17 @@
 """Adapt in reality: one method serves a stretch of a load with the engine; a file of the run and a power trace."""
 
+import json
 import os
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 from ipa_energy.configuration import Configuration, Platform
-from ipa_energy.history import keep
+from ipa_energy.history import Output, circumstances, once
+from ipa_energy.host import host_name
 from ipa_energy.job import Job
 from ipa_energy.joblog import redirect_to
-from ipa_energy.layout import live_history_path
+from ipa_energy.layout import live_history_path, notes_folder
 from ipa_energy.live_job import live_job
 from ipa_energy.live_supervisor import in_words, run
 from ipa_energy.owner import WorkflowGoneError
@@ -45,17 +49,28 @@ def main() -> None:
     live = live_job(
         job, wildcards.method, files.load, files.profile, tuple(files.predictor) or None, params.ipa, params.prices
     )
+    output = Output(
+        snakemake.output.result,
+        snakemake.output.trace,
+        lambda stamp: live_history_path(snakemake.output.result, stamp),
+        notes_folder(snakemake.input.decision),
+        circumstances(
+            host_name(),
+            sorted(params.items()),
+            [files.decision, *files.weights, files.digest, files.profile, files.load, *files.predictor],
+        ),
+    )
     try:
         take_place(snakemake.resources.get("node"), snakemake.resources.get("gpu_uuid"))
-        content = run(live, snakemake.output.result, say)
+        once(
+            output,
+            lambda kept: run(replace(live, job=replace(job, trace=kept.trace)), kept.result, say),
+            say,
+            anew=bool(snakemake.resources.anew),
+        )
     except (WorkflowGoneError, InfrastructureError) as error:
         sys.exit(str(error))
-    keep(
-        lambda stamp: live_history_path(snakemake.output.result, stamp),
-        {"json": snakemake.output.result, "parquet": snakemake.output.trace},
-        say,
-    )
-    say(in_words(content, live))
+    say(in_words(json.loads(Path(output.result).read_text(encoding="utf-8")), live))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ from typing import Any
 from ipa_energy.analysis import aggregate, intake, tables
 from ipa_energy.external.join import join_external
 from ipa_energy.external.settings import RECORD, log_settings
+from ipa_energy.history import forget
 from ipa_energy.joblog import redirect_to
+from ipa_energy.layout import notes_folder
 from ipa_energy.record import Reading
 
 
@@ -53,3 +55,4 @@ if __name__ == "__main__":
         external_logs=snakemake.params.external_logs,
         processes=snakemake.threads,
     )
+    forget(notes_folder(snakemake.output.measurements))  # Snakemake has seen all records, or we would not run

@@ -1,13 +1,17 @@
 """Measures one configuration under one workload once: job, frames and weights in, a record and a trace out."""
 
+import json
 import os
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 from ipa_energy.configuration import configuration_from_dict
-from ipa_energy.history import keep
+from ipa_energy.history import Output, circumstances, once
+from ipa_energy.host import host_name
 from ipa_energy.job import Job
 from ipa_energy.joblog import redirect_to
-from ipa_energy.layout import history_path
+from ipa_energy.layout import history_path, notes_folder
 from ipa_energy.owner import WorkflowGoneError
 from ipa_energy.place import take_place
 from ipa_energy.supervisor import InfrastructureError, in_words, run, without_meters
@@ -40,16 +44,24 @@ def main() -> None:
         print(f"[{order + 1}/{snakemake.resources.run_length}] {job.title}: {text}", file=terminal)
         print(text, flush=True)
 
+    output = Output(
+        snakemake.output.record,
+        snakemake.output.trace,
+        lambda stamp: history_path(snakemake.output.record, stamp),
+        notes_folder(snakemake.input.decision),
+        circumstances(host_name(), sorted(params.items()), [job.weights, *job.variant_weights, job.frames_facts]),
+    )
     try:
         take_place(snakemake.resources.get("node"), snakemake.resources.get("gpu_uuid"))
-        record = run(job, snakemake.output.record, say)
+        once(
+            output,
+            lambda kept: run(replace(job, trace=kept.trace), kept.result, say),
+            say,
+            anew=bool(snakemake.resources.anew),
+        )
     except (WorkflowGoneError, InfrastructureError) as error:
         sys.exit(str(error))
-    keep(
-        lambda stamp: history_path(snakemake.output.record, stamp),
-        {"json": snakemake.output.record, "parquet": snakemake.output.trace},
-        say,
-    )
+    record = json.loads(Path(output.result).read_text(encoding="utf-8"))
     say(in_words(record))
     if order == 0:
         for line in without_meters(record):

@@ -2,12 +2,14 @@
 
 import os
 import sys
+from dataclasses import replace
 
 from ipa_energy.configuration import configuration_from_dict
-from ipa_energy.history import keep
+from ipa_energy.history import Output, circumstances, once
+from ipa_energy.host import host_name
 from ipa_energy.job import Job
 from ipa_energy.joblog import redirect_to
-from ipa_energy.layout import profile_history_path
+from ipa_energy.layout import notes_folder, profile_history_path
 from ipa_energy.owner import WorkflowGoneError
 from ipa_energy.place import take_place
 from ipa_energy.profile_supervisor import run
@@ -44,16 +46,27 @@ def main() -> None:
         print(f"[profile] {wildcards.stage} {wildcards.variant}: {text}", file=terminal)
         print(text, flush=True)
 
+    output = Output(
+        snakemake.output.profile,
+        snakemake.output.trace,
+        lambda stamp: profile_history_path(snakemake.output.profile, stamp),
+        notes_folder(snakemake.input.decision),
+        circumstances(
+            host_name(),
+            sorted(params.items()),
+            [snakemake.input.decision, snakemake.input.weights, snakemake.input.digest],
+        ),
+    )
     try:
         take_place(snakemake.resources.get("node"), snakemake.resources.get("gpu_uuid"))
-        run(jobs, snakemake.output.profile, say)
+        once(
+            output,
+            lambda kept: run([replace(job, trace=kept.trace) for job in jobs], kept.result, say),
+            say,
+            anew=bool(snakemake.resources.anew),
+        )
     except (WorkflowGoneError, InfrastructureError) as error:
         sys.exit(str(error))
-    keep(
-        lambda stamp: profile_history_path(snakemake.output.profile, stamp),
-        {"json": snakemake.output.profile, "parquet": snakemake.output.trace},
-        say,
-    )
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{target.name[:80]}."
-    _remove_orphans(target.parent, prefix)
+    remove_orphans(target.parent, prefix)
     handle, temporary = _locked_temporary(target.parent, prefix)
     try:
         yield temporary
@@ -50,7 +50,7 @@ def _locked_temporary(folder: Path, prefix: str) -> tuple[int, Path]:
         os.close(handle)  # another writer took it for an orphan before it was locked
 
 
-def _remove_orphans(folder: Path, prefix: str) -> None:
+def remove_orphans(folder: Path, prefix: str) -> None:
     """Remove the temporary files that no living writer holds the lock of."""
     for path in folder.iterdir():
         if not (path.name.startswith(prefix) and path.name.endswith(_PART)):

@@ -9,6 +9,8 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
+from ipa_energy.plan import block_and_role
+
 RESULTS = "results/{experiment}"
 PLAN = f"{RESULTS}/plan.csv"
 WEIGHTS = f"{RESULTS}/weights.json"
@@ -59,6 +61,11 @@ def live_history_path(result: str | Path, stamp: str) -> str:
     return f"{path.parents[2] / 'history' / 'live' / path.stem}.{stamp}"
 
 
+def notes_folder(file: str | Path) -> str:
+    """Where the notes on results lie that Snakemake may not have seen; ``file`` is one of the experiment's folder."""
+    return str(Path(file).parent / "history" / "unseen")
+
+
 def chosen_keys(keys: Iterable[tuple[str, str, str]], chosen: str | Path) -> list[tuple[str, str, str]]:
     """Those of the keys of measurements whose configuration is feasible for an input, by the table ``chosen``.
 
@@ -67,3 +74,8 @@ def chosen_keys(keys: Iterable[tuple[str, str, str]], chosen: str | Path) -> lis
     with Path(chosen).open(encoding="utf-8", newline="") as file:
         feasible = {row["configuration"] for row in csv.DictReader(file) if row["inputs"]}
     return [key for key in keys if key[1] in feasible or "-anchor" in key[2]]
+
+
+def keys_until(keys: Iterable[tuple[str, str, str]], block: int) -> list[tuple[str, str, str]]:
+    """Those of the keys of measurements that are of the block or an earlier one."""
+    return [key for key in keys if block_and_role(key[2])[0] <= block]
