@@ -5,7 +5,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from ipa_energy import ipa_config, owner
+from ipa_energy import ipa_config, owner, walltime
 from ipa_energy.digest import (
     analysis_digest,
     feasible_digest,
@@ -132,6 +132,11 @@ def weights_of(wildcards):
 def all_cores(wildcards):
     """Every core of the run, so that no other job of the workflow runs beside a measurement."""
     return workflow._cores or 1
+
+
+def gpus_on(device):
+    """GPUs that a job asks the cluster for; None, which asks for nothing, where the CPU is measured."""
+    return 1 if device == "cuda" else None
 
 
 def wanted_anew(wildcards):

@@ -24,6 +24,11 @@ rule adapt_live:
     resources:
         power_meter=1,
         anew=wanted_anew,
+        gpu=gpus_on(ipa_config.platform(study.settings).device),
+        runtime=walltime.minutes(
+            walltime.live_s(study.settings["protocol"], adaptation["live"]["seconds"])
+        ),
+        slurm_extra="--exclusive",
     params:
         settings=measuring_settings(study.settings),
         pipeline=study.settings["pipeline"],

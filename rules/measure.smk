@@ -39,6 +39,9 @@ rule measure_configuration:
     resources:
         power_meter=1,
         anew=wanted_anew,
+        gpu=lambda wildcards: gpus_on(measurement_of(wildcards).configuration.platform.device),
+        runtime=walltime.minutes(walltime.measurement_s(study.settings["protocol"])),
+        slurm_extra="--exclusive",
         # Its place in the plan travels as a resource, because that, unlike a param, is no reason to measure again.
         run_order=lambda wildcards: measurement_of(wildcards).order,
         run_length=len(study.plan),

@@ -21,6 +21,13 @@ rule profile_variant:
     resources:
         power_meter=1,
         anew=wanted_anew,
+        gpu=gpus_on(ipa_config.platform(study.settings).device),
+        runtime=lambda wildcards: walltime.minutes(
+            walltime.profile_s(
+                study.settings["protocol"], len(profiled[(wildcards.stage, wildcards.variant)])
+            )
+        ),
+        slurm_extra="--exclusive",
     params:
         configurations=lambda wildcards: [
             one.as_dict() for one in profiled[(wildcards.stage, wildcards.variant)]
