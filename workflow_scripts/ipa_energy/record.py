@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
 
 SCHEMA_VERSION = 2
-SCHEMA_FILE = Path(__file__).resolve().parents[2] / "config" / "schemas" / "record.schema.json"
+SCHEMA_FILE = Path(__file__).parent / "config" / "schemas" / "record.schema.json"
 
 MAX_BYTES = 64 * 2**20
 """A larger file is no record, and is not read: a record has some ten to a hundred kilobytes."""

@@ -22,7 +22,7 @@ from ipa_energy.configuration import PLATFORM_KNOBS, STAGE_KNOBS, Configuration,
 from ipa_energy.external import settings as external
 from ipa_energy.plan import Measurement, Place, make_plan
 
-SCHEMAS = Path(__file__).resolve().parents[2] / "config" / "schemas"
+SCHEMAS = Path(__file__).parent / "config" / "schemas"
 
 
 class ConfigError(ValueError):

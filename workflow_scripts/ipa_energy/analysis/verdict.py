@@ -28,7 +28,7 @@ from ipa_energy.analysis.sentences import answer
 from ipa_energy.files import write_text
 
 SCHEMA_VERSION = 2
-SCHEMA_FILE = Path(__file__).resolve().parents[3] / "config" / "schemas" / "verdict.schema.json"
+SCHEMA_FILE = Path(__file__).parents[1] / "config" / "schemas" / "verdict.schema.json"
 
 PAIRS = "pairwise"
 

@@ -19,7 +19,7 @@ import yaml
 from ipa_energy.error_rates.service import LARGEST_NARROW
 from ipa_energy.error_rates.truths import TRUTHS
 
-FOLDER = Path(__file__).resolve().parents[3] / "config" / "error_rates"
+FOLDER = Path(__file__).parents[1] / "config" / "error_rates"
 PUBLISHED = "published"
 
 SCHEMA: Mapping[str, Any] = {
