@@ -1,22 +1,25 @@
 """A fraction of a grid: fewer configurations, drawn so that the effects of the knobs stay apart.
 
 Configurations of a grid, a share and a seed go in; a balanced subset comes out, in which every main effect and every
-two-way interaction of the knobs is estimable, as in the whole grid. The subset is a generalised subset design (Surowiec
-et al., *Generalized subset designs in analytical chemistry*, Analytical Chemistry 89, 2017): every level of a knob
-carries digits to a base q, spread evenly over the levels; a configuration has the sums of the digits of its levels,
-modulo q; those with the smallest sums are taken. With digits that only some knobs take part in, such designs include
-the regular fractions of two-level grids. Several bases and seeded labellings are tried, and the subset whose model
-matrix tells most (D-efficiency, :mod:`ipa_energy.design_check`) is kept.
+two-way interaction of the knobs is estimable, as in the whole grid.
 
-The sums are integers, the random stream is one that NumPy has frozen (NEP 19), linear algebra runs on one thread, and a
-candidate has to be better than the best before it by far more than rounding: every machine finds the same subset.
+Candidates are generalised subset designs (Surowiec et al., *Generalized subset designs in analytical chemistry*,
+Analytical Chemistry 89, 2017): every level of a knob carries digits to a base q, spread evenly over the levels; a
+configuration has the sums of the digits of its levels, modulo q; those with the smallest sums are taken. With digits
+that only some knobs take part in, they include the regular fractions of two-level grids. Where none of them is nearly
+as good as the whole grid, subsets improved by exchanges (:mod:`ipa_energy.design_exchange`) are tried as well. The one
+whose model matrix tells most (D-efficiency, :mod:`ipa_energy.design_check`) is kept.
+
+Sums and exchanges are made in integers, the random stream is one that NumPy has frozen (NEP 19), linear algebra runs on
+one thread, and a candidate has to be better than the best before it by far more than rounding: every machine finds the
+same subset.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +28,7 @@ from threadpoolctl import threadpool_limits
 
 from ipa_energy.configuration import PLATFORM_KNOBS, STAGE_KNOBS, Configuration
 from ipa_energy.design_check import Check, Factor, Model, check
+from ipa_energy.design_exchange import exchanged
 from ipa_energy.plan import size_of
 
 Ints = NDArray[np.int64]
@@ -35,8 +39,11 @@ _BASES = (2, 3, 4, 5, 7)
 _CLASSES = 64
 """Digits are added until there are at least so many different sums; ties beyond are broken by chance."""
 
-_ROUNDS, _WORK = 8, 2e9
+_ROUNDS, _WORK = 3, 5e8
 """Rounds of candidates, each of every base in two ways; fewer where they would take more multiplications than this."""
+
+_STARTS, _PAIRS = 2, 4_000_000
+"""Random subsets that are improved by exchanges, where chosen times all configurations are no more than this."""
 
 _GOOD = 0.97
 """A D-efficiency from which on no better candidate is looked for."""
@@ -105,15 +112,24 @@ def draw(factors: Sequence[Factor], size: int, seed: int) -> Ints:
         return np.arange(total)
     model = Model(factors)
     rounds = max(1, min(_ROUNDS, int(_WORK / model.work(size) / (2 * len(_BASES) + 1))))
-    best, most = None, -1.0
-    for candidate in _candidates(factors, size, seed, rounds):
+    best, most = _best(model, _candidates(factors, size, seed, rounds))
+    if most < _GOOD and size * total <= _PAIRS and size >= model.columns:
+        random = [_stream(seed, f"start{i}").permutation(total)[:size] for i in range(_STARTS)]
+        improved = (exchanged(factors, start, interactions=model.interactions) for start in (best, *random))
+        best, _ = _best(model, improved, best, most)
+    return np.sort(best)
+
+
+def _best(model: Model, candidates: Iterable[Ints], best: Ints | None = None, most: float = -1.0) -> tuple[Ints, float]:
+    """The candidate with the highest efficiency, the first of equals, and that efficiency."""
+    for candidate in candidates:
         efficiency = model.efficiency(candidate)
         if best is None or efficiency > most + _BETTER:
             best, most = candidate, efficiency
         if most >= _GOOD:
             break
     assert best is not None
-    return np.sort(best)
+    return best, most
 
 
 def least_size(factors: Sequence[Factor], seed: int, above: int = 0) -> int:
@@ -139,7 +155,7 @@ def _candidates(factors: Sequence[Factor], size: int, seed: int, rounds: int) ->
     # A share that is a whole number of classes of some base leaves no class broken: such bases come first.
     bases = sorted(_BASES, key=lambda q: min(size * q % total, -size * q % total))
     for turn in range(rounds):
-        stream = _stream(seed, turn)
+        stream = _stream(seed, f"round{turn}")
         for base in bases:
             for every in (True, False):
                 labels = [_labels(len(factor.levels), base, every, stream) for factor in factors]
@@ -159,8 +175,8 @@ def _labels(levels: int, base: int, every: bool, stream: np.random.RandomState) 
     return np.column_stack(columns).astype(np.int64)
 
 
-def _stream(seed: int, turn: int) -> np.random.RandomState:
-    digest = hashlib.sha256(f"{seed}:fraction:{turn}".encode()).digest()
+def _stream(seed: int, purpose: str) -> np.random.RandomState:
+    digest = hashlib.sha256(f"{seed}:fraction:{purpose}".encode()).digest()
     return np.random.RandomState(np.frombuffer(digest, dtype="<u4"))
 
 
