@@ -52,11 +52,21 @@ def _holder(handle: int) -> str:
     for _ in range(_NAME_LOOKS):
         try:
             facts = json.loads(os.pread(handle, 4096, 0))
-            since_s = time.time() - facts["since_unix_s"]
-            return f"process {facts['pid']} ({facts['what']}), for {since_s:.0f} s"
+            # The clock of the day may have been set back since; this one is the same for all processes of a host.
+            held_s = time.monotonic() - facts["since_monotonic_s"]
+            return f"process {facts['pid']} ({facts['what']}), for {held_s:.0f} s{_condition(int(facts['pid']))}"
         except (ValueError, KeyError, TypeError):
             time.sleep(_POLL_S)  # its holder may have taken it this instant, and is about to write
     return "a process that left no name"
+
+
+def _condition(pid: int) -> str:
+    """What keeps the process from going on, as far as it can be seen."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return ""
+    return f"; it is stopped: kill -CONT {pid}, or kill {pid}" if state in "Tt" else ""
 
 
 @contextmanager
@@ -84,7 +94,7 @@ def measurement_lock(what: str, say: Callable[[str], None], still_wanted: Callab
                 time.sleep(_POLL_S)
         with suppress(OSError):  # a lock file of another user can be held, but not written
             os.ftruncate(handle, 0)
-            facts = {"pid": os.getpid(), "what": what, "since_unix_s": time.time()}
+            facts = {"pid": os.getpid(), "what": what, "since_monotonic_s": time.monotonic()}
             os.pwrite(handle, json.dumps(facts).encode(), 0)
         yield time.monotonic() - began_s
     finally:
