@@ -20,9 +20,13 @@ import yaml
 from ipa_energy import ipa_config, pipelines
 from ipa_energy.configuration import PLATFORM_KNOBS, STAGE_KNOBS, Configuration, Platform, grid
 from ipa_energy.external import settings as external
-from ipa_energy.plan import Measurement, Place, make_plan
+from ipa_energy.plan import Measurement, Place, make_plan, size_of
 
 SCHEMAS = Path(__file__).parent / "config" / "schemas"
+
+
+MAX_DRAWN_FROM = 500_000
+"""Configurations of a grid that a fraction is drawn from: more take minutes whenever the workflow is parsed."""
 
 
 class ConfigError(ValueError):
@@ -31,10 +35,14 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class Study:
-    """A checked experiment. ``settings`` is the whole config with all defaults filled in."""
+    """A checked experiment. ``settings`` is the whole config with all defaults filled in.
+
+    ``configurations`` are the whole grid, ``measured`` those that the plan draws from: all, a fraction, or none.
+    """
 
     settings: dict[str, Any]
     configurations: tuple[Configuration, ...]
+    measured: tuple[Configuration, ...]
     plan: tuple[Measurement, ...]
 
     @property
@@ -199,16 +207,45 @@ def _other_faults(settings: Mapping[str, Any], measurements: int) -> list[str]:
     return faults + external.faults(settings["external_logs"], settings["analysis"]["energy_from"])
 
 
-def _count(settings: Mapping[str, Any]) -> int:
-    """Number of measurements the plan will hold, without building it."""
-    if settings["measure"] == "none":
-        return 0
+def draws_fraction(settings: Mapping[str, Any]) -> bool:
+    """Whether a fraction of the grid is measured here instead of all of it."""
+    return bool(settings["design"] == "fraction" and settings["measure"] != "none" and settings["records"] is None)
+
+
+def _design_faults(settings: Mapping[str, Any], cells: int) -> list[str]:
+    if not draws_fraction(settings):
+        return []
+    faults = []
+    if settings["measure"] == "feasible":
+        faults.append(
+            "design is 'fraction' with measure: feasible; allowed: design: full, as the feasible part of a fraction is "
+            "balanced no more, or measure: all"
+        )
+    if cells > MAX_DRAWN_FROM:
+        faults.append(
+            f"the grid has {cells} configurations, each of which is laid out before a fraction is drawn; allowed: at "
+            f"most {MAX_DRAWN_FROM}. Make the grid smaller"
+        )
+    return faults
+
+
+def _cells(settings: Mapping[str, Any]) -> int:
+    """Number of configurations of the grid, without building it."""
     cells = 1
     for knobs in settings["grid"]["stages"].values():
         for knob in STAGE_KNOBS:
             cells *= len(knobs[knob])
     for knob in PLATFORM_KNOBS:
         cells *= len(settings["grid"]["platform"][knob])
+    return cells
+
+
+def _count(settings: Mapping[str, Any], cells: int) -> int:
+    """Number of measurements the plan will hold, without building it, from the number of configurations."""
+    if settings["measure"] == "none":
+        return 0
+    if draws_fraction(settings):
+        cells = size_of(settings["fraction"]["keep"], cells)
     samples = [load["sample"] for load in settings["workloads"].values()]
     a_block = sum(cells if sample is None else min(sample, cells) for sample in samples)
     return int(settings["blocks"] * (a_block + 2 * settings["anchor"]))
@@ -217,6 +254,21 @@ def _count(settings: Mapping[str, Any]) -> int:
 def _refuse(faults: list[str]) -> None:
     if faults:
         raise ConfigError("The config can't be used:\n" + "\n".join(f"  - {fault}" for fault in faults))
+
+
+def _measured(settings: Mapping[str, Any], configurations: tuple[Configuration, ...]) -> tuple[Configuration, ...]:
+    """The configurations that are measured: the whole grid, a fraction that tells the knobs apart, or none."""
+    if settings["measure"] == "none":
+        return ()
+    if not draws_fraction(settings):
+        return configurations
+    from ipa_energy import design  # noqa: PLC0415 - NumPy, which no other study waits for here
+
+    keep = settings["fraction"]["keep"]
+    try:
+        return design.fraction(configurations, keep, settings["seed"]).configurations
+    except design.DesignError as error:
+        raise ConfigError(f"The config can't be used:\n  - fraction.keep is {keep}: {error}") from None
 
 
 def load_study(config: Mapping[str, Any]) -> Study:
@@ -229,10 +281,12 @@ def load_study(config: Mapping[str, Any]) -> Study:
     if "grid" not in settings:  # a study of a profile alone; with anything to measure, the check below wants a grid
         settings["grid"] = {"stages": {}, "platform": {knob: [getattr(Platform(), knob)] for knob in PLATFORM_KNOBS}}
     stages = settings["grid"]["stages"]
+    cells = _cells(settings) if stages and not _grid_faults(settings) else 0
     _refuse(
         (_grid_faults(settings) if stages else [])
         + _workload_faults(settings["workloads"])
-        + _other_faults(settings, _count(settings) if stages else 0)
+        + _other_faults(settings, _count(settings, cells) if stages else 0)
+        + _design_faults(settings, cells)
         + ipa_config.faults(settings)
     )
     in_order = {name: stages[name] for name in pipelines.get(settings["pipeline"]).stage_names if name in stages}
@@ -240,12 +294,13 @@ def load_study(config: Mapping[str, Any]) -> Study:
     configurations = tuple(grid(settings["pipeline"], in_order, settings["grid"]["platform"])) if stages else ()
     if len({c.id for c in configurations}) != len(configurations):
         raise ConfigError("The config can't be used:\n  - two configurations of the grid have the same id")
+    measured = _measured(settings, configurations)
     plan = make_plan(
-        configurations if settings["measure"] != "none" else (),
+        measured,
         {name: load["sample"] for name, load in settings["workloads"].items()},
         settings["blocks"] if settings["measure"] != "none" else 0,
         settings["seed"],
         configurations[0] if settings["anchor"] and configurations else None,
         _places(settings),
     )
-    return Study(settings, configurations, tuple(plan))
+    return Study(settings, configurations, measured, tuple(plan))
