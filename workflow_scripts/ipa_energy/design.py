@@ -21,6 +21,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -191,3 +192,20 @@ def _too_small(found: Check, least: int) -> str:
         return f"{what}; no share below 1 works for this grid"
     share = math.ceil(least / found.grid * 10_000) / 10_000
     return f"{what}; the least share found to work is {share:g} ({least} configurations)"
+
+
+def describe(
+    grid: Sequence[Configuration], measured: Sequence[Configuration], keep: float, seed: int
+) -> dict[str, Any]:
+    """Plain data for JSON: what was drawn, what it can carry, and what it leaves unknown (``limitation``)."""
+    place = {configuration: i for i, configuration in enumerate(grid)}
+    factors = factors_of(grid)
+    with threadpool_limits(1):
+        found = check(factors, np.array([place[configuration] for configuration in measured], dtype=np.int64))
+    told = "main effects and two-way interactions" if found.interactions else "main effects"
+    text = (
+        f"A fraction of the grid was measured by design: {found.size} of {found.grid} configurations, in which {told} of "
+        "the knobs are estimable. Fronts, choices and savings are those among them; whether a configuration that was not "
+        "measured is on a front, or would save more, is unknown."
+    )
+    return {"design": "fraction", "keep": keep, "seed": seed} | found.as_dict() | {"limitation": text}
