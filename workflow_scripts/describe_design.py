@@ -10,7 +10,7 @@ from ipa_energy.study import load_study
 if __name__ == "__main__":
     redirect_to(snakemake.log[0])
     study = load_study(snakemake.config)
-    keep, seed = study.settings["fraction"]["keep"], study.settings["seed"]
-    described = describe(study.configurations, study.measured, keep, seed)
+    drawn = {"design": "fraction", "keep": study.settings["fraction"]["keep"], "seed": study.settings["seed"]}
+    described = drawn | describe(study.configurations, study.measured)
     write_text(snakemake.output[0], json.dumps(described, indent=2, ensure_ascii=False) + "\n")
     print(described["limitation"])

@@ -194,18 +194,15 @@ def _too_small(found: Check, least: int) -> str:
     return f"{what}; the least share found to work is {share:g} ({least} configurations)"
 
 
-def describe(
-    grid: Sequence[Configuration], measured: Sequence[Configuration], keep: float, seed: int
-) -> dict[str, Any]:
-    """Plain data for JSON: what was drawn, what it can carry, and what it leaves unknown (``limitation``)."""
+def describe(grid: Sequence[Configuration], chosen: Sequence[Configuration]) -> dict[str, Any]:
+    """Plain data for JSON: what a fraction can carry, and what it leaves unknown (``limitation``)."""
     place = {configuration: i for i, configuration in enumerate(grid)}
-    factors = factors_of(grid)
     with threadpool_limits(1):
-        found = check(factors, np.array([place[configuration] for configuration in measured], dtype=np.int64))
-    told = "main effects and two-way interactions" if found.interactions else "main effects"
+        found = check(factors_of(grid), np.array([place[configuration] for configuration in chosen], dtype=np.int64))
+    effects = "main effects and two-way interactions" if found.interactions else "main effects"
     text = (
-        f"A fraction of the grid was measured by design: {found.size} of {found.grid} configurations, in which {told} of "
-        "the knobs are estimable. Fronts, choices and savings are those among them; whether a configuration that was not "
-        "measured is on a front, or would save more, is unknown."
+        f"A fraction of the grid was measured by design: {found.size} of {found.grid} configurations, in which {effects} "
+        "of the knobs are estimable. Fronts, choices and savings are those among them; whether a configuration that was "
+        "not measured is on a front, or would save more, is unknown."
     )
-    return {"design": "fraction", "keep": keep, "seed": seed} | found.as_dict() | {"limitation": text}
+    return found.as_dict() | {"limitation": text}
