@@ -6,6 +6,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from ipa_energy import ipa_config, owner, walltime
+from ipa_energy.analysis.stopping import stopping_of, stops
 from ipa_energy.digest import (
     analysis_digest,
     feasible_digest,
@@ -18,7 +19,7 @@ from ipa_energy.digest import (
 )
 from ipa_energy.external.settings import matching_files
 from ipa_energy.job import measuring_settings
-from ipa_energy.layout import chosen_keys, power_path, profile_path, record_path
+from ipa_energy.layout import chosen_keys, keys_until, power_path, profile_path, record_path
 from ipa_energy.pipelines.frames import frames_digest
 from ipa_energy.plan import GRID
 from ipa_energy.study import ConfigError, load_study
@@ -42,6 +43,7 @@ planned = {m.key: m for m in study.plan}
 profiled = study.profiled
 adaptation = study.settings["ipa"]["adaptation"]
 live_runs = ipa_config.planned_live(study.settings)
+stopping = stopping_of(study.settings)
 measuring = study.settings["records"] is not None or study.settings["measure"] != "none"
 
 
@@ -61,6 +63,7 @@ wildcard_constraints:
     load="[A-Za-z0-9_-]+",
     method="[a-z0-9_]+",
     run="run[0-9]+",
+    round="[0-9]+",
 
 
 def records_of(wildcards):
@@ -74,11 +77,53 @@ def records_of(wildcards):
             if "history" not in path.relative_to(folder).parts
         )
         return sorted(str(path) for path in found)
+    keys = keys_of(wildcards)
+    if stopping is not None:
+        keys = keys_until(keys, stopping.blocks_after(last_round(wildcards)))
+    return [record_path(study.experiment, *key) for key in keys]
+
+
+def keys_of(wildcards):
+    """Keys of the measurements that a study which is measured here may want, in the plan's order."""
     keys = list(planned)
     if study.settings["measure"] == "feasible":
         chosen = checkpoints.choose_feasible.get(experiment=wildcards.experiment).output.chosen
         keys = chosen_keys(keys, chosen)
+    return keys
+
+
+def last_round(wildcards):
+    """The round that a sequential study ends with; as long as that is open, the next look is asked for."""
+    for number in range(stopping.start, stopping.rounds + 1):
+        made = checkpoints.look_at_round.get(experiment=wildcards.experiment, round=number)
+        if stops(made.output.look):
+            return number
+
+
+def records_until(wildcards):
+    """Records of the rounds that a look comes after."""
+    keys = keys_until(keys_of(wildcards), stopping.blocks_after(int(wildcards.round)))
     return [record_path(study.experiment, *key) for key in keys]
+
+
+def looks_before(wildcards):
+    """The look before this one; nothing before the first."""
+    number = int(wildcards.round) - 1
+    folder = f"results/{wildcards.experiment}/sequential"
+    return [f"{folder}/round{number}.json"] if number >= stopping.start else []
+
+
+def last_look_of(wildcards):
+    """The look that a sequential study ended with; nothing for another study."""
+    if stopping is None:
+        return []
+    return [f"results/{wildcards.experiment}/sequential/round{last_round(wildcards)}.json"]
+
+
+def inputs_of_look(wildcards):
+    """The profile, where IPA's inputs are those that choices are made for."""
+    named = study.settings["ipa"]["inputs"]
+    return [f"results/{wildcards.experiment}/profile.csv"] if named else []
 
 
 def plan_of(wildcards):

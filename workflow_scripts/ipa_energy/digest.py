@@ -79,10 +79,23 @@ ANALYSING_CODE = (
     *("configuration.py", "plan.py"),
 )
 
+LOOKING_CODE = (
+    *("analysis", "configuration.py", "cost.py", "plan.py", "record.py", "quick_schema.py"),
+    *("ipa/objective.py", "ipa/front.py"),
+)
+
 ERROR_RATES_CODE = (
     *(f"error_rates/{name}.py" for name in ("run", "service", "studies", "truths")),
     *("analysis", "configuration.py", "cost.py", "ipa/objective.py", "ipa/front.py"),
 )
+DESIGNS_CODE = (
+    *ERROR_RATES_CODE,
+    "error_rates/designs.py",
+    "error_rates/design_runs.py",
+    "design.py",
+    "design_check.py",
+)
+DESIGNS_SUMMARY_CODE = ("error_rates/design_summary.py", "figures/designs.py", "figures/style.py", "analysis/tables.py")
 RATES_SUMMARY_CODE = ("error_rates", "figures/error_rates.py", "figures/style.py", "analysis/tables.py")
 
 IPA_CODE = (
@@ -198,3 +211,21 @@ def error_rates_digest() -> str:
 def rates_summary_digest() -> str:
     """The same for what makes rates and a figure of the simulated studies."""
     return _digest(RATES_SUMMARY_CODE)
+
+
+@lru_cache(maxsize=1)
+def looking_digest() -> str:
+    """The same for what a look at a sequential study finds, on which hangs what is measured next."""
+    return _digest(LOOKING_CODE)
+
+
+@lru_cache(maxsize=1)
+def designs_digest() -> str:
+    """The same for the studies that are simulated to compare designs."""
+    return _digest(DESIGNS_CODE)
+
+
+@lru_cache(maxsize=1)
+def designs_summary_digest() -> str:
+    """The same for what makes a table and a figure of them."""
+    return _digest(DESIGNS_SUMMARY_CODE)

@@ -8,6 +8,7 @@ the schema and the model zoo's table, so that it is quick enough to run whenever
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -186,8 +187,27 @@ def _host_faults(settings: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _sequential_faults(settings: Mapping[str, Any]) -> list[str]:
+    wanted = settings["sequential"]
+    if wanted is None or settings["measure"] == "none" or settings["records"] is not None:
+        return []
+    faults = []
+    rounds = math.ceil(settings["blocks"] / (len(settings["hosts"] or {}) or 1))
+    if wanted["start"] > rounds:
+        faults.append(
+            f"sequential.start is {wanted['start']} and blocks allows {rounds} rounds; allowed: a start of at most "
+            f"{rounds}, or more blocks"
+        )
+    if (source := settings["analysis"]["energy_from"]) != external.RECORD:
+        faults.append(
+            f"analysis.energy_from is {source!r} with sequential; allowed: {external.RECORD!r}, as a look can't wait for "
+            "a log of the whole study"
+        )
+    return faults
+
+
 def _other_faults(settings: Mapping[str, Any], measurements: int) -> list[str]:
-    faults = _host_faults(settings)
+    faults = _host_faults(settings) + _sequential_faults(settings)
     if measurements > settings["max_measurements"]:
         faults.append(
             f"the grid needs {measurements} measurements; allowed: at most max_measurements = "

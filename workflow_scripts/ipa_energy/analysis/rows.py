@@ -86,8 +86,8 @@ def row_of(path: str, record: Record, configuration: Configuration, prices: Mapp
 
 def _window_and_service(record: Record, hourly_usd: float) -> dict[str, Any]:
     row: dict[str, Any] = {}
-    if record["window"] is not None:
-        row = {"window_s": record["window"]["duration_s"], "start_utc": record["window"]["start_utc"]}
+    if (window := record["window"]) is not None:
+        row = {"window_s": window["duration_s"], "measurement_s": _whole_s(record), "start_utc": window["start_utc"]}
     service = record["service"]
     if service is None:
         return row
@@ -98,6 +98,16 @@ def _window_and_service(record: Record, hourly_usd: float) -> dict[str, Any]:
     }
     row["usd_per_1000_requests"] = cost.usd_per_1000_requests(hourly_usd, service["throughput_rps"])
     return row
+
+
+def _whole_s(record: Record) -> float | None:
+    """From the begin of the first phase to the end of the last (s), the tries before added; None without phases."""
+    took = 0.0
+    for one in (record, *record["earlier_tries"]):
+        phases = (one["window"] or {}).get("timeline")
+        if phases:
+            took += phases[-1]["end_s"] - phases[0]["begin_s"]
+    return took or None
 
 
 def _accuracy(record: Record) -> dict[str, Any]:

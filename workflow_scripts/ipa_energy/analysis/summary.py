@@ -33,6 +33,8 @@ def summary(verdict: Mapping[str, Any], folder: str) -> str:
         f"Energy: {_evidence(verdict)}; weights: {', '.join(verdict['weights']) or 'unknown'}",
         f"Answer: {verdict['answer']}",
     ]
+    if verdict.get("sequential"):
+        lines.append(f"Sequential: {verdict['sequential']['reason']}")
     cells = verdict["cells"]
     lines += [
         f"  {cell['workload']}, {cell['host']}, {cell['energy']}{_estimated(cell)}"

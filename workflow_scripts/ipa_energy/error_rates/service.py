@@ -82,10 +82,12 @@ def cost_of(cores: Floats, throughput_rps: Floats) -> Floats:
     return np.array([usd_per_1000_requests(usd_per_hour(int(c), 0, PRICES), rate) or np.nan for c, rate in pairs])
 
 
-def make_grid(n: int, rng: np.random.Generator, *, narrow: bool = False, twins: bool = False) -> Grid:
+def make_grid(
+    n: int, rng: np.random.Generator, *, narrow: bool = False, twins: bool = False, whole: bool = False
+) -> Grid:
     """A grid of ``n`` configurations, drawn without replacement from the smallest full factorial that holds as many.
 
-    A ``narrow`` one spans a factor of :data:`NARROW_SPAN` in latency and in cost: the logarithms of both are squeezed.
+    A ``whole`` one is that factorial itself, of ``n`` configurations or some more. A ``narrow`` one spans a factor of :data:`NARROW_SPAN` in latency and in cost: the logarithms of both are squeezed.
     In one of ``twins`` the knob ``precision`` changes no metric, so that configurations come in pairs.
     Raises ValueError for an ``n`` below 1 or above :data:`LARGEST` (narrow: :data:`LARGEST_NARROW`).
     """
@@ -104,7 +106,7 @@ def make_grid(n: int, rng: np.random.Generator, *, narrow: bool = False, twins: 
         for stage in STAGES
     }
     everything = list(grid("video", knobs, {"device": ["cpu"], "precision": _PRECISIONS[: levels["precision"]]}))
-    chosen = np.sort(rng.choice(len(everything), n, replace=False))
+    chosen = np.arange(len(everything)) if whole else np.sort(rng.choice(len(everything), n, replace=False))
     made = _serve(tuple(everything[i] for i in chosen.tolist()), variants, rng, twins=twins)
     return _squeezed(made) if narrow else made
 
