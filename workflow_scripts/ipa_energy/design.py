@@ -201,8 +201,8 @@ def describe(grid: Sequence[Configuration], chosen: Sequence[Configuration]) -> 
         found = check(factors_of(grid), np.array([place[configuration] for configuration in chosen], dtype=np.int64))
     effects = "main effects and two-way interactions" if found.interactions else "main effects"
     text = (
-        f"A fraction of the grid was measured by design: {found.size} of {found.grid} configurations, in which {effects} "
-        "of the knobs are estimable. Fronts, choices and savings are those among them; whether a configuration that was "
-        "not measured is on a front, or would save more, is unknown."
+        f"A fraction of the grid was measured by design: {found.size} of {found.grid} configurations, which tell the "
+        f"{effects} of the knobs apart. Fronts, choices and savings are those among them; whether a configuration that "
+        "was not measured is on a front, or would save more, is unknown."
     )
     return found.as_dict() | {"limitation": text}
