@@ -9,6 +9,7 @@ from ipa_energy import ipa_config, owner, walltime
 from ipa_energy.analysis.stopping import stopping_of, stops
 from ipa_energy.digest import (
     analysis_digest,
+    design_digest,
     feasible_digest,
     ipa_digest,
     live_digest,
@@ -22,7 +23,7 @@ from ipa_energy.job import measuring_settings
 from ipa_energy.layout import chosen_keys, keys_until, power_path, profile_path, record_path
 from ipa_energy.pipelines.frames import frames_digest
 from ipa_energy.plan import GRID
-from ipa_energy.study import ConfigError, load_study
+from ipa_energy.study import ConfigError, draws_fraction, load_study
 
 # Jobs watch the workflow by this and end with it, also under kill -9.
 owner.claim()
@@ -133,6 +134,12 @@ def plan_of(wildcards):
         if study.settings["records"] is not None
         else [f"results/{wildcards.experiment}/plan.csv"]
     )
+
+
+def design_of(wildcards):
+    """What the measured fraction of the grid can carry; nothing where the whole grid is measured."""
+    drawn = draws_fraction(study.settings)
+    return [f"results/{wildcards.experiment}/design.json"] if drawn else []
 
 
 def external_of(wildcards):

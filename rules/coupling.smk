@@ -32,6 +32,7 @@ rule judge_coupling:
         spaces=spaces_of("{input}.json"),
         parquets=spaces_of("{input}.parquet"),
         optima=spaces_of("{input}.optima.csv"),
+        design=design_of,
         look=last_look_of,
     output:
         verdict="results/{experiment}/verdict.json",

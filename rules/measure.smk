@@ -13,10 +13,32 @@ rule make_plan:
         anchor=study.settings["anchor"],
         seed=study.settings["seed"],
         hosts=study.settings["hosts"],
+        share=study.settings["fraction"]["keep"] if draws_fraction(study.settings) else 1,
     message:
         "Lay out the plan of experiment {wildcards.experiment}"
     script:
         "../workflow_scripts/make_plan.py"
+
+
+# Only a study with `design: fraction` asks for it.
+rule describe_design:
+    output:
+        "results/{experiment}/design.json",
+    log:
+        "logs/{experiment}/describe_design.log",
+    priority: before_measuring
+    conda:
+        "../environment.yaml"
+    threads: 1
+    params:
+        code=design_digest(),
+        grid=study.settings["grid"],
+        keep=study.settings["fraction"]["keep"],
+        seed=study.settings["seed"],
+    message:
+        "Check what the fraction of the grid of experiment {wildcards.experiment} can carry"
+    script:
+        "../workflow_scripts/describe_design.py"
 
 
 # The frames are compared by their hash in frames.json; the array itself is `ancient`, so that touching it means nothing.

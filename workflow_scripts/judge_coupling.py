@@ -2,6 +2,7 @@
 
 Besides verdict.json and answer.md this writes coupling/{joint, matched, partial, residual_knobs, tradeoff, membership,
 objectives, sufficient, decisions}.csv. Where IPA's spaces are given, its inputs are those that choices are made for.
+Where a fraction of the grid was measured, its design.json says what that leaves unknown.
 """
 
 import json
@@ -28,6 +29,7 @@ def main(
     ipa: Mapping[str, Any],
     seed: int,
     spaces: Sequence[tuple[str, str, str]] = (),
+    design: str | None = None,
     processes: int = 1,
 ) -> None:
     """``spaces`` are (summary JSON, Parquet file, optima CSV) of each input of IPA."""
@@ -60,6 +62,8 @@ def main(
         analysis=analysis,
         seed=seed,
     )
+    if design:
+        made["limitations"].append(json.loads(Path(design).read_text(encoding="utf-8"))["limitation"])
     verdict.write_verdict(outputs["verdict"], made)
     write_text(outputs["answer"], answer_page.answer_page(made, found))
     print(made["answer"])
@@ -79,5 +83,6 @@ if __name__ == "__main__":
         ipa=snakemake.params.ipa,
         seed=snakemake.params.seed,
         spaces=list(zip(snakemake.input.spaces, snakemake.input.parquets, snakemake.input.optima, strict=True)),
+        design=next(iter(snakemake.input.design), None),
         processes=snakemake.threads,
     )

@@ -42,6 +42,8 @@ PROFILE_TABLE_CODE = (
     *("ipa/profile_table.py", "ipa/settings.py", "profile_record.py"),
 )
 
+DESIGN_CODE = tuple(f"design{part}.py" for part in ("", "_check", "_exchange"))
+
 PREDICTOR_CODE = tuple(
     f"ipa/{name}.py"
     for name in ("loads", "lstm", "predictors", "random_streams", "trace_files", "trained_predictors", "workload")
@@ -199,6 +201,12 @@ def live_digest() -> str:
 def analysis_digest() -> str:
     """The same for the code that makes tables, verdict and figures of the records."""
     return _digest(ANALYSING_CODE)
+
+
+@lru_cache(maxsize=1)
+def design_digest() -> str:
+    """The same for what draws and checks a fraction of a grid."""
+    return _digest(DESIGN_CODE)
 
 
 @lru_cache(maxsize=1)
