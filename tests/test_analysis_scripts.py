@@ -80,3 +80,17 @@ def test_an_empty_folder_and_a_workload_that_nobody_measured_still_give_every_fi
     out = analyse(tmp_path, [], workload="elsewhere")
     assert all(Path(path).is_file() for path in out.values())
     assert Path(out["refused"]).read_text() == "path,reason\n"
+
+
+def test_refused_files_are_named_on_the_terminal_with_what_to_do(tmp_path):
+    records = synthetic_study("coupled", SMALL, blocks=1)
+    good, bad = write_study(tmp_path / "records", records), tmp_path / "block1.json"
+    bad.write_text("{half")
+    out = analyse(tmp_path, [bad, *good])
+    spec = importlib.util.spec_from_file_location("script", SCRIPTS / "aggregate_records.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    line, what_to_do = script.advice(out["refused"], measured_here=True)
+    assert line.startswith(f"refused: {bad}: not readable as JSON")
+    assert f'--force "{bad}"' in what_to_do
+    assert script.advice(out["refused"], measured_here=False) == [line]

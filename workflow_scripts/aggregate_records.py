@@ -4,6 +4,7 @@ measurements.csv (a row per record), configurations.csv (means and intervals per
 refused.csv (files that are no usable records, with the reason).
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ from ipa_energy.history import forget
 from ipa_energy.joblog import redirect_to
 from ipa_energy.layout import notes_folder
 from ipa_energy.record import Reading
+
+MOST_NAMED = 10
+"""Refused files on the terminal; refused.csv names them all."""
 
 
 def main(
@@ -44,7 +48,20 @@ def main(
         print(f"refused: {line}")
 
 
+def advice(refused: str, *, measured_here: bool) -> list[str]:
+    """Lines for the terminal on the table ``refused``: which files, and how a record of the plan is measured anew."""
+    rows = tables.read_csv(refused)
+    few = rows.head(MOST_NAMED)
+    lines = [f"refused: {path}: {reason}" for path, reason in zip(few["path"], few["reason"], strict=True)]
+    if len(rows) > MOST_NAMED:
+        lines.append(f"refused: {len(rows) - MOST_NAMED} more, in {refused}")
+    if len(rows) and measured_here:
+        lines.append(f'to measure it anew: snakemake --cores all --force "{rows["path"].iloc[0]}"; then run again')
+    return lines
+
+
 if __name__ == "__main__":
+    terminal = os.fdopen(os.dup(2), "w", buffering=1)
     redirect_to(snakemake.log[0])
     main(
         list(snakemake.input.records),
@@ -55,4 +72,6 @@ if __name__ == "__main__":
         external_logs=snakemake.params.external_logs,
         processes=snakemake.threads,
     )
+    for said in advice(snakemake.output.refused, measured_here=bool(snakemake.input.plan)):
+        print(said, file=terminal)
     forget(notes_folder(snakemake.output.measurements))  # Snakemake has seen all records, or we would not run
