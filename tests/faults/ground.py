@@ -81,7 +81,8 @@ class Ground:
         """Clear everything that earlier runs left, and write the config: one configuration, ``blocks`` measurements."""
         for name in ("results", "logs", ".snakemake", "tmp", "journal", "other"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
-        self.checkout.lock.unlink(missing_ok=True)
+        for name in (self.checkout.lock.name, ".lost"):
+            (self.folder / name).unlink(missing_ok=True)
         self.temporary.mkdir()
         protocol = QUICK | changes.pop("protocol", {})  # type: ignore[operator]
         self.checkout.configure(blocks=blocks, protocol=protocol, **changes)

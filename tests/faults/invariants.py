@@ -104,23 +104,10 @@ def earlier_records_stayed(ground: Ground, before: Before) -> list[str]:
 
 def no_temporary_files(ground: Ground, before: Before) -> list[str]:
     left = [path.name for path in ground.temporary.iterdir() if not path.name.startswith(OF_OTHERS)]
-    new = {path.name for path in SHARED_MEMORY.iterdir()} - before.shared_memory
-    shared = sorted(new - _in_use(new)) if new else []
+    shared = [path.name for path in SHARED_MEMORY.iterdir() if path.name not in before.shared_memory]
     return [f"left in the folder of temporary files: {name}" for name in left] + [
         f"left in shared memory: {name}" for name in shared
     ]
-
-
-def _in_use(names: set[str]) -> set[str]:
-    """Those of the files of shared memory that some living process, perhaps of somebody else, has mapped."""
-    used: set[str] = set()
-    for maps in Path("/proc").glob("[0-9]*/maps"):
-        try:
-            text = maps.read_text(errors="replace")
-        except OSError:
-            continue
-        used |= {name for name in names if f"{SHARED_MEMORY}/{name}" in text}
-    return used
 
 
 def no_cap_left(ground: Ground) -> list[str]:
