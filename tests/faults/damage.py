@@ -32,9 +32,7 @@ def damages(good: Path) -> dict[str, Callable[[Path], object]]:
         "empty": lambda path: path.write_text(""),
         "binary": lambda path: path.write_bytes(os.urandom(4096)),
         "wrong_version": lambda path: path.write_text(_changed(record, lambda r: r.update(schema_version=99))),
-        "not_a_number": lambda path: path.write_text(
-            _changed(record, lambda r: r["energy"].update(gross_j=float("nan")))
-        ),
+        "not_a_number": lambda path: path.write_text(_changed(record, lambda r: r["energy"].update(gross_j=math.nan))),
         "negative_energy": lambda path: path.write_text(_changed(record, lambda r: r["energy"].update(gross_j=-5.0))),
         "duplicate": lambda path: path.write_text(text),
         "wrong_types": lambda path: path.write_text(_changed(record, lambda r: r.update(window="long"))),
@@ -60,7 +58,7 @@ def damaged_records(ground: Ground) -> Iterator[Outcome]:
     settings = yaml.safe_load((ground.folder / "tiny.yaml").read_text())
     settings |= {"experiment": "damaged", "records": str(study)}
     (ground.folder / "damaged.yaml").write_text(yaml.safe_dump(settings))
-    reading = ground.run("--configfile", "damaged.yaml", target="results/damaged/measurements.csv")
+    reading = ground.run(target="results/damaged/measurements.csv", config="damaged")
     results = ground.folder / "results" / "damaged"
     problems += [] if reading.code == 0 else [f"the analysis ended with {reading.code}: {reading.output[-1500:]}"]
     refused = (results / "refused.csv").read_text() if reading.code == 0 else ""

@@ -92,12 +92,12 @@ class Ground:
         study = load_study(yaml.safe_load((self.folder / "tiny.yaml").read_text()))
         return [self.folder / record_path(study.experiment, *m.key) for m in study.plan]
 
-    def start(self, *arguments: str, target: str = TABLES) -> Run:
+    def start(self, *arguments: str, target: str = TABLES, config: str = "tiny") -> Run:
         """Start the workflow in the background."""
         log = self.folder / "run.log"
         with log.open("w") as file:
             process = subprocess.Popen(
-                self.checkout.command(*arguments, target),
+                self.checkout.command(*arguments, target, config=config),
                 cwd=self.folder,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
@@ -107,8 +107,8 @@ class Ground:
             )
         return Run(self, process, log, time.monotonic())
 
-    def run(self, *arguments: str, target: str = TABLES) -> Ended:
-        return self.start(*arguments, target=target).wait()
+    def run(self, *arguments: str, target: str = TABLES, config: str = "tiny") -> Ended:
+        return self.start(*arguments, target=target, config=config).wait()
 
     def unlock(self) -> Ended:
         return self.run("--unlock")

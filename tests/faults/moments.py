@@ -48,9 +48,9 @@ def kills(ground: Ground, moments: int, seed: int, part: int = 0, parts: int = 1
             yield kill_at(ground, target, signum, moment_s)
 
 
-def kill_at(ground: Ground, target: str, signum: signal.Signals, moment_s: float) -> Outcome:
+def kill_at(ground: Ground, target: str, signum: signal.Signals, moment_s: float, blocks: int = 3) -> Outcome:
     """Kill one ``target`` of a fresh run ``moment_s`` after it began, or the next one that comes."""
-    ground.lay_out()
+    ground.lay_out(blocks)
     run = ground.start()
     time.sleep(moment_s)
     victim, fell = _struck(ground, run, target, signum)
