@@ -12,6 +12,7 @@ import pandas as pd
 
 from ipa_energy.analysis.cells import PLACE, has_flag, left_out
 from ipa_energy.analysis.joint import MAX_LEFT_OUT
+from ipa_energy.analysis.host_notes import host_notes
 from ipa_energy.analysis.panel import ENERGY, Panel, describe_balance
 from ipa_energy.analysis.tables import knob_columns
 from ipa_energy.analysis.wording import join_words
@@ -83,6 +84,7 @@ def limitations(
     if chosen["host"].nunique() == 1:
         notes.append(f"One host ({chosen['host'].iloc[0]}): nothing here shows that the answer holds on another.")
     kinds = set(chosen["evidence"].dropna())
+    notes += host_notes(measurements, celled)
     if "mixed" in kinds or {"measured", "estimated"} <= kinds:
         notes.append("Some of the energy is estimated: the estimated part follows busy time by construction.")
     notes += _of_panels(panels)

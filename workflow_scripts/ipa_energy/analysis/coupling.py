@@ -1,9 +1,10 @@
 """Pairwise coupling: energy per request against accuracy, latency, cost and throughput, cell by cell.
 
-A *cell* is a workload on a host with one kind of weights and one set of meters, for gross or for net energy. The
-measurements table goes in; out comes one row per cell and metric with Kendall's tau-b, Spearman's rho and isotonic R2
-over configurations, each with a cluster-bootstrap interval, Holm-adjusted p-values, and what chance and replicate noise
-do to them. A statistic that can't be had is null, with the reason in words.
+A *cell* is a workload on a host with one kind of weights and one set of meters, for gross or for net energy; hosts that
+are merged as blocks (:mod:`.merging`) are one more. The measurements table goes in; out comes one row per cell and
+metric with Kendall's tau-b, Spearman's rho and isotonic R2 over configurations, each with a cluster-bootstrap interval,
+Holm-adjusted p-values, and what chance and replicate noise do to them. A statistic that can't be had is null, with the
+reason in words.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ipa_energy.analysis import association
 from ipa_energy.analysis.aggregate import evidence_of
 from ipa_energy.analysis.cells import CELL, PLACE, in_cells
 from ipa_energy.analysis.holm import holm
+from ipa_energy.analysis.merging import mergings
 
 ENERGIES = {"gross": "gross_j_per_request", "net": "net_j_per_request"}
 """The energies of which coupling is asked, and their columns, in joules per request."""
@@ -94,9 +96,12 @@ def pairwise_table(
     configurations make each of them more exact (:func:`ipa_energy.analysis.association.enough_resamples`).
     """
     tasks: list[tuple[dict[str, Any], pd.DataFrame, Metric, _Bootstrap]] = []
-    for key, group in _cells(in_cells(measurements, drop_flags)):
-        chosen = group[group["usable"]]
-        for energy, column in ENERGIES.items():
+    celled = in_cells(measurements, drop_flags)
+    cells = [(key, group[group["usable"]], tuple(ENERGIES)) for key, group in _cells(celled)]
+    cells += [(merging.cell, merging.rows, merging.energies) for merging in mergings(celled)]
+    for key, chosen, energies in cells:
+        for energy in energies:
+            column = ENERGIES[energy]
             names = (*key, energy)
             cell: dict[str, Any] = dict(zip([*CELL, "energy"], names, strict=True))
             cell["evidence"] = evidence_of(chosen.loc[chosen[column].notna(), "evidence"])

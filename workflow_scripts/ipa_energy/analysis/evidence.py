@@ -20,7 +20,7 @@ from ipa_energy.analysis.joint import SUMMARY_COLUMNS
 from ipa_energy.analysis.joint_details import partial_table, residual_knobs
 from ipa_energy.analysis.judge import Judgement, judge
 from ipa_energy.analysis.objectives import objective_table, smallest_sufficient
-from ipa_energy.analysis.panel import Panel, panels
+from ipa_energy.analysis.panel import Panel, merged_panels, panels
 from ipa_energy.analysis.tradeoff import membership_table, tradeoff_table
 
 
@@ -50,11 +50,12 @@ def judge_all(
     weights: Mapping[str, Any] | None = None,
     workers: int = 1,
 ) -> list[Judged]:
-    """Judge every panel of the measurements, in the order of cells, gross before net.
+    """Judge every panel of the measurements, in the order of cells, gross before net, merged hosts last.
 
     ``rule`` is the section ``analysis`` of the config; ``inputs`` and ``weights`` as in :func:`.judge.judge`.
     """
-    found = list(panels(measurements, list(rule["drop_flags"])))
+    flags = list(rule["drop_flags"])
+    found = [*panels(measurements, flags), *merged_panels(measurements, flags)]
     jobs = (joblib.delayed(_judged)(panel, rule, seed, inputs, weights) for panel in found)
     return list(joblib.Parallel(n_jobs=max(1, min(workers, len(found))))(jobs))
 

@@ -25,6 +25,7 @@ from scipy.sparse.csgraph import connected_components
 from ipa_energy.analysis.aggregate import evidence_of
 from ipa_energy.analysis.cells import CELL, in_cells
 from ipa_energy.analysis.coupling import ENERGIES, METRICS
+from ipa_energy.analysis.merging import mergings
 from ipa_energy.analysis.tables import varying_knobs
 
 Floats = NDArray[np.float64]
@@ -108,6 +109,13 @@ def panels(measurements: pd.DataFrame, drop_flags: list[str]) -> Iterator[Panel]
         for energy, column in ENERGIES.items():
             if group[column].notna().any():
                 yield panel_of(group, tuple(map(str, cell)), energy)
+
+
+def merged_panels(measurements: pd.DataFrame, drop_flags: list[str]) -> Iterator[Panel]:
+    """The panels of hosts that are merged as blocks (:mod:`.merging`), gross before net."""
+    for merging in mergings(in_cells(measurements, drop_flags)):
+        for energy in merging.energies:
+            yield panel_of(merging.rows, merging.cell, energy)
 
 
 def panel_of(rows: pd.DataFrame, cell: tuple[str, ...], energy: str) -> Panel:

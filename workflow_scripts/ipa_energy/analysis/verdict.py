@@ -22,6 +22,7 @@ from ipa_energy.analysis.caveats import counts, limitations
 from ipa_energy.analysis.cells import CELL, PLACE, in_cells, used
 from ipa_energy.analysis.evidence import Judged
 from ipa_energy.analysis.judge import DECISION, JOINT, LEVELS, TRADE_OFF
+from ipa_energy.analysis.merging import members_of, mergings, speaking
 from ipa_energy.analysis.outcomes import INCONCLUSIVE
 from ipa_energy.analysis.pairs_rule import families_of, level_of_pairs, pair_json, with_decisions
 from ipa_energy.analysis.sentences import answer
@@ -72,10 +73,12 @@ def make_verdict(
         _cell(group, by_key.get(tuple(map(str, key))), _number(shares.get(key[:-1])))
         for key, group in decided.groupby([*CELL, "energy"])
     ]
+    shares |= {m.cell: m.rows["estimated_fraction"].mean() for m in mergings(celled) if m.energies}
     chosen = used(measurements, celled)
     deciding, no_evidence = deciding_cells(cells, rule["min_configurations"])
     agreed = {cell["decision"] for cell in deciding}
     decision = agreed.pop() if len(agreed) == 1 else INCONCLUSIVE
+    cells.sort(key=lambda cell: not members_of(cell["host"]))
     return {
         "schema_version": SCHEMA_VERSION,
         "experiment": experiment,
@@ -200,12 +203,13 @@ def deciding_cells(cells: list[dict[str, Any]], least: int) -> tuple[list[dict[s
 
     They are those with evidence, or all when there is none. A set of meters with fewer than ``least`` configurations
     does not speak where another set has enough for the same load, host, weights and energy: a few stray records, as
-    after a meter dropped out, can't undo a decision.
+    after a meter dropped out, can't undo a decision. Merged hosts speak for their members (:func:`.merging.speaking`).
     """
     with_evidence = [cell for cell in cells if cell["evidence"] and not cell["no_evidence"]]
     candidates = with_evidence or cells
     enough = {_place(cell) for cell in candidates if _size(cell) >= least}
-    return [c for c in candidates if _size(c) >= least or _place(c) not in enough], not with_evidence
+    left = [c for c in candidates if _size(c) >= least or _place(c) not in enough]
+    return speaking(left), not with_evidence
 
 
 def _place(cell: Mapping[str, Any]) -> tuple[str, ...]:
