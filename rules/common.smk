@@ -196,8 +196,7 @@ def wanted_anew(wildcards):
     wanted = workflow.dag_settings
     # The jobs of a cluster are always forced.
     return int(
-        not workflow.remote_exec
-        and bool(wanted.forceall or wanted.forcetargets or wanted.forcerun)
+        not workflow.remote_exec and bool(wanted.forceall or wanted.forcetargets or wanted.forcerun)
     )
 
 

@@ -1,8 +1,13 @@
 # How often the rule of the verdict is wrong, by simulation; not part of `rule all`. Nothing is measured, and no record is
 # read: `snakemake --cores all error_rates`. See docs/error-rates.md.
 
-from ipa_energy.digest import error_rates_digest, rates_summary_digest
-from ipa_energy.error_rates import presets, truths
+from ipa_energy.digest import (
+    designs_digest,
+    designs_summary_digest,
+    error_rates_digest,
+    rates_summary_digest,
+)
+from ipa_energy.error_rates import designs, presets, truths
 
 
 rule error_rates:
@@ -62,3 +67,65 @@ rule summarise_error_rates:
         "Summarise the simulated studies of preset {wildcards.preset}"
     script:
         "../workflow_scripts/summarise_error_rates.py"
+
+
+# The same for designs of a study: a fraction of the grid, or rounds until a rule stops it. See docs/designs.md.
+
+
+rule designs:
+    input:
+        expand(
+            "results/designs/{preset}/{file}",
+            preset=[designs.PUBLISHED],
+            file=["summary.csv", "answer.txt", "designs.svg", "designs.png"],
+        ),
+
+
+rule simulate_designs:
+    output:
+        "results/designs/{preset}/{truth}.csv",
+    log:
+        "logs/designs/{preset}/{truth}.log",
+    wildcard_constraints:
+        preset="|".join(designs.preset_names()),
+        truth="|".join(truths.TRUTHS),
+    conda:
+        "../environment.yaml"
+    threads: 1
+    params:
+        code=designs_digest(),
+        preset=lambda wildcards: designs.of_truth(
+            designs.read_preset(wildcards.preset), wildcards.truth
+        ),
+        rule=study.settings["analysis"],
+    message:
+        "Simulate designs of studies of truth {wildcards.truth}"
+    script:
+        "../workflow_scripts/simulate_designs.py"
+
+
+rule summarise_designs:
+    input:
+        lambda wildcards: expand(
+            "results/designs/{preset}/{truth}.csv",
+            preset=wildcards.preset,
+            truth=designs.read_preset(wildcards.preset)["truths"],
+        ),
+    output:
+        summary="results/designs/{preset}/summary.csv",
+        answer="results/designs/{preset}/answer.txt",
+        svg="results/designs/{preset}/designs.svg",
+        png="results/designs/{preset}/designs.png",
+    log:
+        "logs/designs/{preset}/summarise.log",
+    wildcard_constraints:
+        preset="|".join(designs.preset_names()),
+    conda:
+        "../environment.yaml"
+    threads: 1
+    params:
+        code=designs_summary_digest(),
+    message:
+        "Summarise the designs of preset {wildcards.preset}"
+    script:
+        "../workflow_scripts/summarise_designs.py"

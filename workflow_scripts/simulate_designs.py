@@ -6,7 +6,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from ipa_energy.analysis.tables import write_csv
-from ipa_energy.error_rates.design_runs import designed_runs
+from ipa_energy.error_rates.design_measurements import designed_runs
 from ipa_energy.joblog import redirect_to
 
 
@@ -15,7 +15,7 @@ def main(output: str, *, truth: str, preset: Mapping[str, Any], rule: Mapping[st
     with threadpool_limits(1):
         runs = designed_runs(preset, truth, rule)
     write_csv(output, runs)
-    print(runs.groupby("design")[["n_runs"]].mean().to_string())
+    print(runs.groupby("design")[["n_measurements"]].mean().to_string())
 
 
 if __name__ == "__main__":

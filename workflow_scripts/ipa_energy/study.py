@@ -200,8 +200,8 @@ def _sequential_faults(settings: Mapping[str, Any]) -> list[str]:
         )
     if (source := settings["analysis"]["energy_from"]) != external.RECORD:
         faults.append(
-            f"analysis.energy_from is {source!r} with sequential; allowed: {external.RECORD!r}, as a look can't wait for "
-            "a log of the whole study"
+            f"analysis.energy_from is {source!r} with sequential; allowed: {external.RECORD!r}, as a look can't wait "
+            "for a log of the whole study"
         )
     return faults
 

@@ -43,10 +43,10 @@ _MOST_RESAMPLES = 5000
 
 @dataclass(frozen=True, slots=True)
 class Stopping:
-    """The rule of a study. A round adds ``a_round`` blocks, one for each host; the first look is after ``start`` rounds.
+    """The rule of a study. A round adds ``a_round`` blocks, one for each host; the first look follows ``start`` rounds.
 
-    ``half_width`` is a fraction of the energy; None for never stopping by width. ``minutes`` and ``joules`` are budgets,
-    None for none. Raises ValueError for numbers that no study can have.
+    ``half_width`` is a fraction of the energy; None for never stopping by width. ``minutes`` and ``joules`` are
+    budgets, None for none. Raises ValueError for numbers that no study can have.
     """
 
     start: int
@@ -60,8 +60,8 @@ class Stopping:
     def __post_init__(self) -> None:
         if not 1 <= self.start <= self.rounds or not 0 < self.spend < 1:
             raise ValueError(
-                f"start {self.start} and spend {self.spend}: give a start from 1 to the {self.rounds} rounds that there "
-                "are, and a spend between 0 and 1"
+                f"start {self.start} and spend {self.spend}: give a start from 1 to the {self.rounds} rounds, and "
+                "a spend between 0 and 1"
             )
 
     @property
@@ -142,7 +142,8 @@ class Spent:
     """What measurements took, each from the begin of its first phase to the end of its last, tries included.
 
     ``window_j`` is the gross energy of the windows, ``outside_j`` what the rest of the time took, *estimated* with the
-    mean power of the window, which is rather too much. ``without_minutes`` and ``without_joules`` count records without.
+    mean power of the window, which is rather too much. ``without_minutes`` and ``without_joules`` count records that
+    have no such figure and so add nothing.
     """
 
     records: int

@@ -36,6 +36,7 @@ _TEXT = (
     *("input", "scope", "given_by", "baseline", "cost_unit"),
     # of simulated studies
     *("truth", "kind", "binding", "level_joint", "level_tradeoff", "level_decision", "wrong", "right"),
+    *("design", "because", "against"),
 )
 _WHOLE = ("block", "order", "sent", "completed", "dropped", "failed", "cores", "gpus", "tries")
 _WHOLE_KNOBS = tuple(knob for knob in STAGE_KNOBS if knob != "variant")
@@ -59,6 +60,7 @@ _COUNTS = (
     *("samples", "rows", "missing", "negative", "duplicates", "out_of_order", "records"),
     *("draws", "n_front_without", "n_front_without_lo", "n_front_without_hi", "n_front_with", "n_only_with"),
     *("n_above_threshold", "n_only_with_lo", "n_only_with_hi", "front_without", "front_with", "size"),
+    *("n_measurements", "n_studies", "n_lost", "n_gained"),
     *("n_repetitions", "seed", "n_runs", "n_coupled", "n_decoupled", "n_inconclusive", "n_wrong", "n_right"),
 )
 

@@ -25,7 +25,7 @@ from ipa_energy.error_rates.truths import TRUTHS
 
 COLUMNS = (
     *("truth", "kind", "component", "noise", "n_possible", "seed", "design", "n_configurations", "n_repetitions"),
-    *("n_runs", "decision", "binding", "level_joint", "because"),
+    *("n_measurements", "decision", "binding", "level_joint", "because"),
 )
 _TEXT = ("truth", "kind", "design", "decision", "binding", "level_joint", "because")
 _REAL = ("component", "noise")
@@ -35,7 +35,7 @@ def designed_runs(preset: Mapping[str, Any], truth: str, rule: Mapping[str, Any]
     """A row for each study of one truth and each design, with the columns of :data:`COLUMNS`.
 
     ``n_possible`` are the configurations of the whole grid, ``n_configurations`` those measured, ``n_repetitions`` the
-    blocks and ``n_runs`` the measurements; ``because`` is why a sequential study stopped, else null.
+    blocks and ``n_measurements`` the measurements; ``because`` is why a sequential study stopped, else null.
     """
     designs = designs_of(preset)
     rows = [row for given in studies_of(preset, truth) for row in rows_of(given, designs, rule)]
@@ -76,7 +76,7 @@ class _Study:
             "design": one.name,
             "n_configurations": n,
             "n_repetitions": blocks,
-            "n_runs": n * blocks,
+            "n_measurements": n * blocks,
             "decision": found.decision,
             "binding": found.binding,
             "level_joint": found.levels[JOINT][0],

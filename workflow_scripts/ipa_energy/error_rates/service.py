@@ -87,7 +87,8 @@ def make_grid(
 ) -> Grid:
     """A grid of ``n`` configurations, drawn without replacement from the smallest full factorial that holds as many.
 
-    A ``whole`` one is that factorial itself, of ``n`` configurations or some more. A ``narrow`` one spans a factor of :data:`NARROW_SPAN` in latency and in cost: the logarithms of both are squeezed.
+    A ``whole`` one is that factorial itself, of ``n`` configurations or some more. A ``narrow`` one spans a factor of
+    :data:`NARROW_SPAN` in latency and in cost: the logarithms of both are squeezed.
     In one of ``twins`` the knob ``precision`` changes no metric, so that configurations come in pairs.
     Raises ValueError for an ``n`` below 1 or above :data:`LARGEST` (narrow: :data:`LARGEST_NARROW`).
     """
