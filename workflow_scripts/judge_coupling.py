@@ -14,6 +14,7 @@ import pandas as pd
 
 from ipa_energy.analysis import answer_page, evidence, tables, verdict
 from ipa_energy.analysis.decision import weights_of
+from ipa_energy.analysis.look import read_look
 from ipa_energy.analysis.saving_rows import COLUMNS, frame_of
 from ipa_energy.files import write_text
 from ipa_energy.ipa.space_savings import space_savings
@@ -29,10 +30,11 @@ def main(
     ipa: Mapping[str, Any],
     seed: int,
     spaces: Sequence[tuple[str, str, str]] = (),
+    look: str | None = None,
     design: str | None = None,
     processes: int = 1,
 ) -> None:
-    """``spaces`` are (summary JSON, Parquet file, optima CSV) of each input of IPA."""
+    """``spaces`` are (summary JSON, Parquet file, optima CSV) of each input; ``look`` is a sequential study's last."""
     measurements, pairwise = tables.read_csv(inputs["measurements"]), tables.read_csv(inputs["pairwise"])
     summaries = [json.loads(Path(summary).read_text(encoding="utf-8")) for summary, _, _ in spaces]
     judged = evidence.judge_all(
@@ -61,6 +63,7 @@ def main(
         experiment=experiment,
         analysis=analysis,
         seed=seed,
+        look=read_look(look) if look else None,
     )
     if design:
         made["limitations"].append(json.loads(Path(design).read_text(encoding="utf-8"))["limitation"])
@@ -83,6 +86,7 @@ if __name__ == "__main__":
         ipa=snakemake.params.ipa,
         seed=snakemake.params.seed,
         spaces=list(zip(snakemake.input.spaces, snakemake.input.parquets, snakemake.input.optima, strict=True)),
+        look=next(iter(snakemake.input.look), None),
         design=next(iter(snakemake.input.design), None),
         processes=snakemake.threads,
     )

@@ -5,14 +5,15 @@ The measurements table and the judged cells go in; counts and plain sentences co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from ipa_energy.analysis.cells import PLACE, has_flag, left_out
-from ipa_energy.analysis.joint import MAX_LEFT_OUT
 from ipa_energy.analysis.host_notes import host_notes
+from ipa_energy.analysis.joint import MAX_LEFT_OUT
 from ipa_energy.analysis.panel import ENERGY, Panel, describe_balance
 from ipa_energy.analysis.tables import knob_columns
 from ipa_energy.analysis.wording import join_words
@@ -83,8 +84,8 @@ def limitations(
         )
     if chosen["host"].nunique() == 1:
         notes.append(f"One host ({chosen['host'].iloc[0]}): nothing here shows that the answer holds on another.")
-    kinds = set(chosen["evidence"].dropna())
     notes += host_notes(measurements, celled)
+    kinds = set(chosen["evidence"].dropna())
     if "mixed" in kinds or {"measured", "estimated"} <= kinds:
         notes.append("Some of the energy is estimated: the estimated part follows busy time by construction.")
     notes += _of_panels(panels)
@@ -97,6 +98,20 @@ def limitations(
             f"{lost} of {measurements['configuration'].nunique()} configurations failed or did not run at least once."
         )
     return notes
+
+
+def of_look(look: Mapping[str, Any] | None) -> list[str]:
+    """What a reader must know of a study that was measured until a rule stopped it; ``look`` is its last."""
+    if look is None:
+        return []
+    rule = look["rule"]
+    rounds = math.ceil(rule["blocks"] / rule["a_round"])
+    early = max(0, min(look["round"], rounds - 1) - rule["start"] + 1)
+    added = early * rule["spend"] / max(1, rounds - rule["start"])
+    return [
+        f"Measured in rounds until a rule stopped it: {look['reason']}. The {early} look{'s' * (early != 1)} before the "
+        f"last possible one added at most {added:.2g} to the probability of a wrong verdict."
+    ]
 
 
 def _of_panels(panels: Sequence[Panel]) -> list[str]:

@@ -19,11 +19,11 @@ import jsonschema
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from ipa_energy.analysis.cells import CELL, in_cells
+from ipa_energy.analysis.cells import in_cells
 from ipa_energy.analysis.judge import Judgement, judge
 from ipa_energy.analysis.panel import Panel, panels
 from ipa_energy.analysis.stopping import Interval, Seen, Spent, Stopping, outcome, rule_of_look, settled
-from ipa_energy.analysis.verdict import deciding_cells, is_no_evidence
+from ipa_energy.analysis.verdict import deciding_cells, estimated_shares, is_no_evidence
 from ipa_energy.files import write_text
 
 SCHEMA_VERSION = 1
@@ -132,8 +132,7 @@ def _cells(
     found = list(panels(measurements, list(rule["drop_flags"])))
     jobs = (joblib.delayed(_judged)(panel, rule, seed, inputs, weights) for panel in found)
     judged: Iterable[Judgement] = joblib.Parallel(n_jobs=max(1, min(workers, len(found))))(jobs)
-    celled = in_cells(measurements, rule["drop_flags"])
-    shares = celled[celled["usable"]].groupby(CELL)["estimated_fraction"].mean().to_dict()
+    shares = estimated_shares(in_cells(measurements, rule["drop_flags"]))
     cells = [_cell(panel, one, shares.get(panel.cell)) for panel, one in zip(found, judged, strict=True)]
     counting = {id(cell) for cell in deciding_cells(cells, rule["min_configurations"])[0]}
     for cell in cells:
@@ -157,7 +156,7 @@ def _cell(panel: Panel, found: Judgement, share: float | None) -> dict[str, Any]
     return {
         **panel.key,
         "evidence": panel.evidence,
-        "no_evidence": is_no_evidence(panel.evidence, None if share is None or pd.isna(share) else float(share)),
+        "no_evidence": is_no_evidence(panel.evidence, share),
         "n_configurations": len(panel.configurations),
         "decision": found.decision,
         "binding": found.binding,

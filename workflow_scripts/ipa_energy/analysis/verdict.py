@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ipa_energy.analysis.aggregate import evidence_of
-from ipa_energy.analysis.caveats import counts, limitations
+from ipa_energy.analysis.caveats import counts, limitations, of_look
 from ipa_energy.analysis.cells import CELL, PLACE, in_cells, used
 from ipa_energy.analysis.evidence import Judged
 from ipa_energy.analysis.judge import DECISION, JOINT, LEVELS, TRADE_OFF
@@ -62,23 +62,26 @@ def make_verdict(
     experiment: str,
     analysis: Mapping[str, Any],
     seed: int,
+    look: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The whole verdict. ``analysis`` is that section of the config; ``refused`` has ``path`` and ``reason``."""
+    """The whole verdict. ``analysis`` is that section of the config; ``refused`` has ``path`` and ``reason``.
+
+    ``look`` is the one that a sequential study ended with (:mod:`.look`).
+    """
     rule = {name: analysis[name] for name in THRESHOLDS} | {"drop_flags": list(analysis["drop_flags"]), "seed": seed}
     decided = with_decisions(pairwise, rule)
     by_key = {j.key: j for j in judged}
     celled = in_cells(measurements, rule["drop_flags"])
-    shares = celled[celled["usable"]].groupby(CELL)["estimated_fraction"].mean().to_dict()
+    shares = estimated_shares(celled)
     cells = [
-        _cell(group, by_key.get(tuple(map(str, key))), _number(shares.get(key[:-1])))
+        _cell(group, by_key.get(tuple(map(str, key))), shares.get(tuple(map(str, key[:-1]))))
         for key, group in decided.groupby([*CELL, "energy"])
     ]
-    shares |= {m.cell: m.rows["estimated_fraction"].mean() for m in mergings(celled) if m.energies}
+    cells.sort(key=lambda cell: not members_of(cell["host"]))
     chosen = used(measurements, celled)
     deciding, no_evidence = deciding_cells(cells, rule["min_configurations"])
     agreed = {cell["decision"] for cell in deciding}
     decision = agreed.pop() if len(agreed) == 1 else INCONCLUSIVE
-    cells.sort(key=lambda cell: not members_of(cell["host"]))
     return {
         "schema_version": SCHEMA_VERSION,
         "experiment": experiment,
@@ -93,8 +96,16 @@ def make_verdict(
         "refused": refused.to_dict("records"),
         "rule": rule,
         "cells": cells,
-        "limitations": limitations(measurements, celled, chosen, cells, [j.panel for j in judged]),
+        "limitations": limitations(measurements, celled, chosen, cells, [j.panel for j in judged]) + of_look(look),
+        "sequential": None if look is None else {name: look[name] for name in ("round", "because", "reason")},
     }
+
+
+def estimated_shares(celled: pd.DataFrame) -> dict[tuple[str, ...], float | None]:
+    """Share of the gross energy that is estimated, by cell, those of merged hosts too; None where it is unknown."""
+    shares: dict[Any, Any] = celled[celled["usable"]].groupby(CELL)["estimated_fraction"].mean().to_dict()
+    shares |= {m.cell: m.rows["estimated_fraction"].mean() for m in mergings(celled) if m.energies}
+    return {tuple(map(str, cell)): _number(share) for cell, share in shares.items()}
 
 
 def is_no_evidence(evidence: str | None, share: float | None) -> bool:
