@@ -109,8 +109,8 @@ def of_look(look: Mapping[str, Any] | None) -> list[str]:
     early = max(0, min(look["round"], rounds - 1) - rule["start"] + 1)
     added = early * rule["spend"] / max(1, rounds - rule["start"])
     return [
-        f"Measured in rounds until a rule stopped it: {look['reason']}. The {early} look{'s' * (early != 1)} before the "
-        f"last possible one added at most {added:.2g} to the probability of a wrong verdict."
+        f"Measured in rounds until a rule stopped it: {look['reason']}. The {early} look{'s' * (early != 1)} before "
+        f"the last possible one added at most {added:.2g} to the probability of a wrong verdict."
     ]
 
 
