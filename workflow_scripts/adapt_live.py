@@ -61,7 +61,7 @@ def main() -> None:
         ),
     )
     try:
-        take_place(snakemake.resources.get("node"), snakemake.resources.get("gpu_uuid"))
+        take_place(snakemake.resources.get("host"), snakemake.resources.get("gpu_uuid"))
         once(
             output,
             lambda kept: run(replace(live, job=replace(job, trace=kept.trace)), kept.result, say),

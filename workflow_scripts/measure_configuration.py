@@ -52,7 +52,7 @@ def main() -> None:
         circumstances(host_name(), sorted(params.items()), [job.weights, *job.variant_weights, job.frames_facts]),
     )
     try:
-        take_place(snakemake.resources.get("node"), snakemake.resources.get("gpu_uuid"))
+        take_place(snakemake.resources.get("host"), snakemake.resources.get("gpu_uuid"))
         once(
             output,
             lambda kept: run(replace(job, trace=kept.trace), kept.result, say),

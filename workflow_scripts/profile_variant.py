@@ -58,7 +58,7 @@ def main() -> None:
         ),
     )
     try:
-        take_place(snakemake.resources.get("node"), snakemake.resources.get("gpu_uuid"))
+        take_place(snakemake.resources.get("host"), snakemake.resources.get("gpu_uuid"))
         once(
             output,
             lambda kept: run([replace(job, trace=kept.trace) for job in jobs], kept.result, say),
