@@ -27,6 +27,7 @@ rule aggregate_records:
             for key in ("confidence", "drop_flags", "energy_from")
         },
         external_logs=study.settings["external_logs"],
+        no_files=no_files_of,
     message:
         "Make the tables of experiment {wildcards.experiment}"
     script:

@@ -1,6 +1,7 @@
 import re
 import time
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -20,7 +21,14 @@ from ipa_energy.digest import (
 )
 from ipa_energy.external.settings import matching_files
 from ipa_energy.job import measuring_settings
-from ipa_energy.layout import chosen_keys, keys_until, power_path, profile_path, record_path
+from ipa_energy.layout import (
+    chosen_keys,
+    keys_until,
+    power_path,
+    profile_path,
+    record_path,
+    records_below,
+)
 from ipa_energy.pipelines.frames import frames_digest
 from ipa_energy.plan import GRID
 from ipa_energy.study import ConfigError, draws_fraction, load_study
@@ -70,14 +78,7 @@ wildcard_constraints:
 def records_of(wildcards):
     """Records to analyse: those of the plan, or every one below the folder that the config names."""
     if study.settings["records"] is not None:
-        # Absolute, or Snakemake would take records under results/ for its own to make.
-        folder = Path(study.settings["records"]).resolve()
-        found = (
-            path
-            for path in folder.rglob("*.json")
-            if "history" not in path.relative_to(folder).parts
-        )
-        return sorted(str(path) for path in found)
+        return given_records()[0]
     keys = keys_of(wildcards)
     if stopping is not None:
         keys = keys_until(keys, stopping.blocks_after(last_round(wildcards)))
@@ -125,6 +126,17 @@ def inputs_of_look(wildcards):
     """The profile, where IPA's inputs are those that choices are made for."""
     named = study.settings["ipa"]["inputs"]
     return [f"results/{wildcards.experiment}/profile.csv"] if named else []
+
+
+@lru_cache(maxsize=1)
+def given_records():
+    """Records of the folder that the config names, looked for once; and what is named like one and is no file."""
+    return records_below(study.settings["records"])
+
+
+def no_files_of(wildcards):
+    """What is named like a record and is no file; Snakemake can't have it as an input."""
+    return {} if study.settings["records"] is None else given_records()[1]
 
 
 def plan_of(wildcards):

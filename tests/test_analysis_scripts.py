@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ipa_energy.analysis import tables
+from ipa_energy.layout import records_below
 from ipa_energy.study import load_study
 from synthetic_records import PRICES, synthetic_study, video_grid, write_damaged, write_study
 
@@ -94,3 +95,26 @@ def test_refused_files_are_named_on_the_terminal_with_what_to_do(tmp_path):
     assert line.startswith(f"refused: {bad}: not readable as JSON")
     assert f'--force "{bad}"' in what_to_do
     assert script.advice(out["refused"], measured_here=False) == [line]
+
+
+def test_what_is_named_like_a_record_and_is_no_file_is_named_and_the_rest_analysed(tmp_path):
+    records = synthetic_study("coupled", SMALL, blocks=1)
+    folder = tmp_path / "records"
+    good = write_study(folder, records)
+    (folder / "folder.json").mkdir()
+    (folder / "loop.json").symlink_to("loop.json")
+    (folder / "nowhere.json").symlink_to("gone")
+    (folder / "history").mkdir()
+    (folder / "history" / "old.json").write_text("{}")
+    files, others = records_below(folder)
+    assert files == sorted(str(path) for path in good)
+    out = {name: str(tmp_path / f"{name}.csv") for name in ("measurements", "configurations", "anchors", "refused")}
+    analysis = load_study({"experiment": "x", "grid": GRID}).settings["analysis"] | {"bootstrap": 100}
+    main_of("aggregate_records")(files, out, PRICES, analysis, no_files=others)
+    assert len(tables.read_csv(out["measurements"])) == len(records)
+    refused = tables.read_csv(out["refused"])
+    assert dict(zip(refused["path"], refused["reason"], strict=True)) == {
+        str(folder / "folder.json"): "a folder, not a file",
+        str(folder / "loop.json"): "a link that leads to no file",
+        str(folder / "nowhere.json"): "a link that leads to no file",
+    }

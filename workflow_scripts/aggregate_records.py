@@ -28,10 +28,15 @@ def main(
     *,
     external: str | None = None,
     external_logs: Mapping[str, Mapping[str, Any]] | None = None,
+    no_files: Mapping[str, str] | None = None,
     processes: int = 1,
 ) -> None:
-    """Read the records, and the table ``external`` of the cut logs if there is one, and write the four tables."""
-    read, refused = intake.read_measurements(paths, prices, processes)
+    """Read the records, and the table ``external`` of the cut logs if there is one, and write the four tables.
+
+    ``no_files`` has the paths that are named like records and are no files, with what they are.
+    """
+    read, unusable = intake.read_measurements(paths, prices, processes)
+    refused = (*unusable, *(f"{path}: {what}" for path, what in (no_files or {}).items()))
     measurements = join_external(
         read,
         None if external is None else tables.read_csv(external),
@@ -42,7 +47,7 @@ def main(
     tables.write_csv(outputs["measurements"], measurements)
     tables.write_csv(outputs["configurations"], configurations)
     tables.write_csv(outputs["anchors"], aggregate.anchor_table(measurements))
-    tables.write_csv(outputs["refused"], tables.refused_table(paths, Reading((), refused)))
+    tables.write_csv(outputs["refused"], tables.refused_table([*paths, *(no_files or {})], Reading((), refused)))
     print(f"{len(read)} records of {len(configurations)} configurations, {len(refused)} files refused")
     for line in refused:
         print(f"refused: {line}")
@@ -70,6 +75,7 @@ if __name__ == "__main__":
         snakemake.params.analysis,
         external=next(iter(snakemake.input.external), None),
         external_logs=snakemake.params.external_logs,
+        no_files=snakemake.params.no_files,
         processes=snakemake.threads,
     )
     for said in advice(snakemake.output.refused, measured_here=bool(snakemake.input.plan)):

@@ -66,6 +66,23 @@ def notes_folder(file: str | Path) -> str:
     return str(Path(file).parent / "history" / "unseen")
 
 
+def records_below(folder: str | Path) -> tuple[list[str], dict[str, str]]:
+    """Everything below ``folder`` that is named ``*.json``, a ``history/`` left out: files, and why others are none.
+
+    Paths are absolute and sorted.
+    """
+    root = Path(folder).resolve()
+    named = sorted(path for path in root.rglob("*.json") if "history" not in path.relative_to(root).parts)
+    others = {str(path): _no_file(path) for path in named if not path.is_file()}
+    return [str(path) for path in named if str(path) not in others], others
+
+
+def _no_file(path: Path) -> str:
+    if path.is_symlink():
+        return "a link that leads to no file"
+    return "a folder, not a file" if path.is_dir() else "not a regular file"
+
+
 def chosen_keys(keys: Iterable[tuple[str, str, str]], chosen: str | Path) -> list[tuple[str, str, str]]:
     """Those of the keys of measurements whose configuration is feasible for an input, by the table ``chosen``.
 
