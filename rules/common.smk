@@ -20,6 +20,7 @@ from ipa_energy.digest import (
     protocol_digest,
 )
 from ipa_energy.external.settings import matching_files
+from ipa_energy.host import host_name
 from ipa_energy.job import measuring_settings
 from ipa_energy.layout import (
     chosen_keys,
@@ -30,6 +31,7 @@ from ipa_energy.layout import (
     records_below,
 )
 from ipa_energy.pipelines.frames import frames_digest
+from ipa_energy.place import here
 from ipa_energy.plan import GRID
 from ipa_energy.study import ConfigError, draws_fraction, load_study
 
@@ -54,6 +56,15 @@ adaptation = study.settings["ipa"]["adaptation"]
 live_runs = ipa_config.planned_live(study.settings)
 stopping = stopping_of(study.settings)
 measuring = study.settings["records"] is not None or study.settings["measure"] != "none"
+
+# Every host is within reach through a cluster, and for the jobs of one; else only the host that the workflow runs on.
+all_hosts = not workflow.is_main_process or workflow.resource_settings.nodes is not None
+own_host = here(place.host for place in study.places)
+# A profile is of one host. Live runs are held against it.
+of_profile_host = [place for place in study.places if all_hosts or place.host == own_host]
+profile_host, profile_gpu = next(
+    ((place.host, place.gpu) for place in (*of_profile_host, *study.places)), (None, None)
+)
 
 
 resource_scopes:
@@ -82,7 +93,49 @@ def records_of(wildcards):
     keys = keys_of(wildcards)
     if stopping is not None:
         keys = keys_until(keys, stopping.blocks_after(last_round(wildcards)))
-    return [record_path(study.experiment, *key) for key in keys]
+    found = at_hand(keys)
+    if keys and not found:
+        raise WorkflowError(
+            f"This is {host_name()}, and hosts in the config names {', '.join(place.host for place in study.places)}: "
+            "nothing is measured here. Start the workflow on one of these, or through a cluster profile."
+        )
+    return found
+
+
+def is_within_reach(key):
+    """Whether this run can send a planned measurement to its host."""
+    return all_hosts or planned[key].host in (None, own_host)
+
+
+def at_hand(keys):
+    """Records of these measurements; of hosts that this run does not reach, those that are there already."""
+    paths = []
+    for workload, configuration, repetition in keys:
+        if is_within_reach((workload, configuration, repetition)):
+            paths.append(record_path(study.experiment, workload, configuration, repetition))
+            continue
+        # By the rule, which knows a prefix; absolute, or Snakemake would take it for its own to make.
+        made = expand(
+            rules.measure_configuration.output.record,
+            experiment=study.experiment,
+            workload=workload,
+            configuration=configuration,
+            repetition=repetition,
+        )
+        paths += [str(path) for path in (Path(made[0]).absolute(),) if path.exists()]
+    return paths
+
+
+def elsewhere():
+    """Lines on the hosts that this run does not reach, and whose measurements are not all there."""
+    missing = [m for m in study.plan if not is_within_reach(m.key) and not at_hand([m.key])]
+    if study.settings["records"] is not None:
+        return []
+    return [
+        f"This is {own_host or host_name()}. Of the blocks of {host}, {sum(m.host == host for m in missing)} "
+        f"measurements are not there yet: run the same command on {host}, or through a cluster profile."
+        for host in dict.fromkeys(m.host for m in missing)
+    ]
 
 
 def keys_of(wildcards):
@@ -105,7 +158,14 @@ def last_round(wildcards):
 def records_until(wildcards):
     """Records of the rounds that a look comes after."""
     keys = keys_until(keys_of(wildcards), stopping.blocks_after(int(wildcards.round)))
-    return [record_path(study.experiment, *key) for key in keys]
+    found = at_hand(keys)
+    if len(found) < len(keys):
+        raise WorkflowError(
+            f"The look after round {wildcards.round} needs the blocks of all hosts, and {len(keys) - len(found)} records "
+            f"of others than {own_host or host_name()} are not there. A sequential study on several hosts goes through a "
+            "cluster profile."
+        )
+    return found
 
 
 def looks_before(wildcards):
@@ -196,6 +256,11 @@ def weights_of(wildcards):
 def all_cores(wildcards):
     """Every core of the run, so that no other job of the workflow runs beside a measurement."""
     return workflow._cores or 1
+
+
+def on_node(host):
+    """What Slurm is told besides: the whole node, and the one where the job belongs."""
+    return f"--exclusive --nodelist={host}" if host else "--exclusive"
 
 
 def gpus_on(device):
@@ -362,7 +427,7 @@ def power_of_first(wildcards):
     settings = study.settings
     if settings["records"] is not None or settings["measure"] == "none":
         return []
-    keys = [m.key for m in study.plan if m.role == GRID]
+    keys = [m.key for m in study.plan if m.role == GRID and is_within_reach(m.key)]
     if settings["measure"] == "feasible":
         chosen = checkpoints.choose_feasible.get(experiment=study.experiment).output.chosen
         keys = chosen_keys(keys, chosen)
@@ -396,6 +461,11 @@ def targets(wildcards):
     page = [f"{results}/{file}" for file in made if measuring]
     ipa = [of(wildcards) for of in (of_profile, of_space, of_composition, of_adaptation)]
     return [f"{results}/summary.txt", *page, *figures, *(path for paths in ipa for path in paths)]
+
+
+onstart:
+    for line in elsewhere():
+        print(line)
 
 
 onsuccess:

@@ -28,7 +28,9 @@ rule adapt_live:
         runtime=walltime.minutes(
             walltime.live_s(study.settings["protocol"], adaptation["live"]["seconds"])
         ),
-        slurm_extra="--exclusive",
+        slurm_extra=on_node(profile_host),
+        host=profile_host,
+        gpu_uuid=profile_gpu,
     params:
         settings=measuring_settings(study.settings),
         pipeline=study.settings["pipeline"],

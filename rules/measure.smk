@@ -63,8 +63,11 @@ rule measure_configuration:
         anew=wanted_anew,
         gpu=lambda wildcards: gpus_on(measurement_of(wildcards).configuration.platform.device),
         runtime=walltime.minutes(walltime.measurement_s(study.settings["protocol"])),
-        slurm_extra="--exclusive",
-        # Its place in the plan travels as a resource, because that, unlike a param, is no reason to measure again.
+        slurm_extra=lambda wildcards: on_node(measurement_of(wildcards).host),
+        # Its place in the plan travels as resources, because those, unlike params, are no reason to measure again. None is
+        # called node, which Slurm's plugin takes for a number of nodes.
+        host=lambda wildcards: measurement_of(wildcards).host,
+        gpu_uuid=lambda wildcards: measurement_of(wildcards).gpu,
         run_order=lambda wildcards: measurement_of(wildcards).order,
         run_length=len(study.plan),
     params:

@@ -27,7 +27,9 @@ rule profile_variant:
                 study.settings["protocol"], len(profiled[(wildcards.stage, wildcards.variant)])
             )
         ),
-        slurm_extra="--exclusive",
+        slurm_extra=on_node(profile_host),
+        host=profile_host,
+        gpu_uuid=profile_gpu,
     params:
         configurations=lambda wildcards: [
             one.as_dict() for one in profiled[(wildcards.stage, wildcards.variant)]
