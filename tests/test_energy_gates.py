@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipa_energy import gates, host
+from ipa_energy.config_schema import config_schema
 from ipa_energy.energy import Idle, baseline, domain_section, energy_section, evidence_of, idle_figure
 from ipa_energy.meters import OpenMeters
 from ipa_energy.meters.base import Check, Domain, Doubt, Energy, PowerSample
@@ -16,7 +17,6 @@ from ipa_energy.meters.recorder import WindowReading
 from ipa_energy.observation import Window, build_record
 from ipa_energy.record import fault
 from ipa_energy.serving.journal import Batch, Journal, Request
-from ipa_energy.study import config_schema
 
 from tiny import tiny_config, tiny_job  # isort: skip
 

@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 
 import yaml
 
+from ipa_energy.config_schema import config_schema
 from ipa_energy.external.align import DELAY_S, DRIFT_SIGMAS, MIN_DRIFT_RECORDS, MIN_EXPLAINED, MIN_MARGIN
 from ipa_energy.external.cut import FEW, GAP, NO_OFFSET, NO_OVERLAP, PARTS
 from ipa_energy.external.formats import MISSING
@@ -14,7 +15,6 @@ from ipa_energy.external.settings import PRESETS, log_settings
 from ipa_energy.external.steps import MIN_CLEARNESS
 from ipa_energy.external.tables import CLOCK_COLUMNS, COLUMNS, external_tables
 from ipa_energy.external.zones import RELATIVE, UNIX
-from ipa_energy.study import config_schema
 
 from external_logs import campaign, readings, write_log  # isort: skip
 

@@ -172,7 +172,7 @@ def test_files_that_break_the_reader_are_refused_by_name(tmp_path, record):
 
 
 def test_a_whole_surrogate_pair_is_text(tmp_path, record):
-    record["identity"]["experiment"] = "😀"
+    record["status"]["reason"] = "😀"
     write_record(tmp_path / "r.json", record)
     assert "\\ud83d" in (tmp_path / "r.json").read_text()
     assert read_record(tmp_path / "r.json") == record

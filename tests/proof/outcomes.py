@@ -15,8 +15,8 @@ from typing import Any
 
 from ipa_energy import environment, gates
 from ipa_energy.aliasing import window_locking
+from ipa_energy.config_schema import config_schema
 from ipa_energy.meters.base import Doubt
-from ipa_energy.study import config_schema
 
 from .scenarios import CpuScenario, Expect, GpuScenario, Scenario
 

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ipa_energy.study import config_schema
+from ipa_energy.config_schema import config_schema
 
 from .player import SETTLE_S
 from .scenarios import CpuScenario, GpuScenario, Scenario

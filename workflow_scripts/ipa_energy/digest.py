@@ -75,14 +75,14 @@ LIVE_CODE = (
 )
 
 ANALYSING_CODE = (
-    *("analysis", "explorer", "external", "figures", "cost.py", "energy.py", "record.py", "quick_schema.py"),
+    *("analysis", "explorer", "external", "figures", "cost.py", "energy.py", "record.py", "names.py", "quick_schema.py"),
     # What choices without energy are made by.
     *(f"ipa/{name}.py" for name in ("objective", "front", "space_savings")),
     *("configuration.py", "plan.py"),
 )
 
 LOOKING_CODE = (
-    *("analysis", "configuration.py", "cost.py", "plan.py", "record.py", "quick_schema.py"),
+    *("analysis", "configuration.py", "cost.py", "plan.py", "record.py", "names.py", "quick_schema.py"),
     *("ipa/objective.py", "ipa/front.py"),
 )
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import psutil
 
+from ipa_energy.names import as_label
+
 _PACKAGES = ("ipa-energy", "torch", "torchvision", "numpy", "nvidia-ml-py", "pyRAPL", "snakemake")
 
 
@@ -134,7 +136,7 @@ def host_name() -> str:
 
     Several nodes of a scheduler may live on one machine, and are several hosts.
     """
-    return os.environ.get("SLURMD_NODENAME") or platform.node()
+    return as_label(os.environ.get("SLURMD_NODENAME") or platform.node())
 
 
 def provenance() -> dict[str, Any]:
@@ -142,7 +144,7 @@ def provenance() -> dict[str, Any]:
     governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
     return {
         "host": host_name(),
-        "machine": platform.node(),
+        "machine": as_label(platform.node()),
         "cpu": _cpu_model(),
         "cores_available": len(available_cores()),
         "memory_bytes": psutil.virtual_memory().total,

@@ -122,12 +122,20 @@ def _measured_profile_faults(settings: Mapping[str, Any]) -> list[str]:
             found.append(f"ipa.{key} is {ipa[key]!r}; allowed: one of grid.platform.{key}: {grid['platform'][key]}")
     if platform(settings).device == "cuda" and ipa["cost"] == "cores":
         found.append("ipa.cost is 'cores' for a profile on cuda; allowed: usd, as a GPU has no price in cores")
-    return found + [
-        f"ipa.{key} names the stage {stage!r}; allowed: {', '.join(grid['stages'])}"
-        for key in ("batches", "fa2_high")
-        for stage in ipa[key]
-        if stage not in grid["stages"]
-    ]
+    return (
+        found
+        + [
+            f"ipa.{key} names the stage {stage!r}; allowed: {', '.join(grid['stages'])}"
+            for key in ("batches", "fa2_high")
+            for stage in ipa[key]
+            if stage not in grid["stages"]
+        ]
+        + [
+            f"ipa.fa2_high.{stage} is {variant!r}; allowed: one of {', '.join(grid['stages'][stage]['variant'])}"
+            for stage, variant in ipa["fa2_high"].items()
+            if stage in grid["stages"] and variant not in grid["stages"][stage]["variant"]
+        ]
+    )
 
 
 def _adaptation_faults(ipa: Mapping[str, Any], stages: Mapping[str, Any]) -> list[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ipa_energy.files import write_text
+from ipa_energy.names import names_fault
 from ipa_energy.quick_schema import quick_check
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def read_record(path: str | Path) -> Record:
         data = _parsed(path)
     except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path}: not readable as JSON ({error})") from error
-    problem = None if _quickly_valid()(data) else fault(data)
+    problem = (None if _quickly_valid()(data) else fault(data)) or names_fault(data)
     if problem:
         raise RecordError(f"{path}: {problem}")
     return dict(data)

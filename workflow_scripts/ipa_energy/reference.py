@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ipa_energy.config_schema import config_schema
 from ipa_energy.files import write_text
 from ipa_energy.record import SCHEMA_FILE
-from ipa_energy.study import config_schema
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 COMMAND = "python -m ipa_energy.reference --write"

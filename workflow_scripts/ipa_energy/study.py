@@ -11,20 +11,14 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-import yaml
-
 from ipa_energy import ipa_config, pipelines
+from ipa_energy.config_schema import config_schema, fill_defaults, schema_faults
 from ipa_energy.configuration import PLATFORM_KNOBS, STAGE_KNOBS, Configuration, Platform, grid
 from ipa_energy.external import settings as external
 from ipa_energy.plan import Measurement, Place, make_plan, size_of
-
-SCHEMAS = Path(__file__).parent / "config" / "schemas"
-
 
 MAX_DRAWN_FROM = 500_000
 """Configurations of a grid that a fraction is drawn from: more take minutes whenever the workflow is parsed."""
@@ -72,77 +66,6 @@ class Study:
 
 def _places(settings: Mapping[str, Any]) -> tuple[Place, ...]:
     return tuple(Place(name, (entry or {}).get("gpu")) for name, entry in (settings["hosts"] or {}).items())
-
-
-@lru_cache(maxsize=1)
-def config_schema() -> dict[str, Any]:
-    """The JSON Schema of the config file."""
-    return dict(yaml.safe_load((SCHEMAS / "config.schema.yaml").read_text()))
-
-
-def _fill_defaults(data: Any, schema: Mapping[str, Any]) -> Any:
-    if not isinstance(data, dict):
-        return data
-    for key, sub in schema.get("properties", {}).items():
-        if key not in data and "default" in sub:
-            data[key] = copy.deepcopy(sub["default"])
-        if key in data:
-            data[key] = _fill_defaults(data[key], sub)
-    extra = schema.get("additionalProperties")
-    if isinstance(extra, dict):
-        for key in data.keys() - schema.get("properties", {}).keys():
-            data[key] = _fill_defaults(data[key], extra)
-    return data
-
-
-def _allowed(error: jsonschema.ValidationError) -> str:
-    """What the schema allows at the place of an error, in words."""
-    schema: dict[str, Any] = dict(error.schema)  # type: ignore[arg-type]
-    wanted: Any = error.validator_value
-    match error.validator:
-        case "enum":
-            return "one of " + ", ".join(map(str, wanted))
-        case "additionalProperties":
-            return "only the keys " + ", ".join(sorted(schema.get("properties", {})))
-        case "required":
-            return "all of the keys " + ", ".join(wanted)
-        case "type":
-            return "a value of type " + (wanted if isinstance(wanted, str) else " or ".join(wanted))
-        case "minItems":
-            return "a list of at least one value"
-        case "minProperties":
-            return "at least one entry"
-        case "uniqueItems":
-            return "each value only once"
-        case "pattern":
-            return f"text that matches {wanted}"
-    words = {
-        "minimum": "at least",
-        "maximum": "at most",
-        "exclusiveMinimum": "more than",
-        "exclusiveMaximum": "less than",
-    }
-    return " and ".join(f"{words[k]} {schema[k]}" for k in words if k in schema) or str(error.message)
-
-
-def _path(error: jsonschema.ValidationError) -> str:
-    text = ""
-    for part in error.absolute_path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text or "the config"
-
-
-def _schema_faults(data: Any) -> list[str]:
-    validator = jsonschema.Draft202012Validator(config_schema())
-    return [
-        f"{_path(e)} is {_shown(e.instance)}; allowed: {_allowed(e)}"
-        for e in sorted(validator.iter_errors(data), key=lambda e: [str(p) for p in e.absolute_path])
-    ]
-
-
-def _shown(value: Any) -> str:
-    text = repr(sorted(value)) if isinstance(value, dict) else repr(value)
-    return text if len(text) <= 100 else text[:97] + "..."
 
 
 def _grid_faults(settings: Mapping[str, Any]) -> list[str]:
@@ -296,8 +219,8 @@ def load_study(config: Mapping[str, Any]) -> Study:
 
     Raises :class:`ConfigError` naming every fault found by the schema, or else every one found beyond it.
     """
-    settings = _fill_defaults(copy.deepcopy(dict(config)), config_schema())
-    _refuse(_schema_faults(settings))
+    settings = fill_defaults(copy.deepcopy(dict(config)), config_schema())
+    _refuse(schema_faults(settings))
     if "grid" not in settings:  # a study of a profile alone; with anything to measure, the check below wants a grid
         settings["grid"] = {"stages": {}, "platform": {knob: [getattr(Platform(), knob)] for knob in PLATFORM_KNOBS}}
     stages = settings["grid"]["stages"]
