@@ -56,7 +56,8 @@ def _holder(handle: int) -> str:
             facts = json.loads(os.pread(handle, 4096, 0))
             # The clock of the day may have been set back since; this one is the same for all processes of a host.
             held_s = time.monotonic() - facts["since_monotonic_s"]
-            return f"process {printable(facts['pid'])} ({printable(facts['what'])}), for {held_s:.0f} s{_condition(int(facts['pid']))}"
+            pid = int(facts["pid"])
+            return f"process {pid} ({printable(facts['what'])}), for {held_s:.0f} s{_condition(pid)}"
         except (ValueError, KeyError, TypeError):
             time.sleep(_POLL_S)  # its holder may have taken it this instant, and is about to write
     return "a process that left no name"
