@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from ipa_energy.analysis.cells import in_cells
 from ipa_energy.analysis.judge import Judgement, judge
-from ipa_energy.analysis.panel import Panel, panels
+from ipa_energy.analysis.panel import Panel, merged_panels, panels
 from ipa_energy.analysis.stopping import Interval, Seen, Spent, Stopping, outcome, rule_of_look, settled
 from ipa_energy.analysis.verdict import deciding_cells, estimated_shares, is_no_evidence
 from ipa_energy.files import write_text
@@ -129,7 +129,8 @@ def _cells(
     workers: int,
 ) -> list[dict[str, Any]]:
     """Every cell and kind of energy, and whether it counts: those that the verdict's decision must agree on do."""
-    found = list(panels(measurements, list(rule["drop_flags"])))
+    flags = list(rule["drop_flags"])
+    found = [*panels(measurements, flags), *merged_panels(measurements, flags)]
     jobs = (joblib.delayed(_judged)(panel, rule, seed, inputs, weights) for panel in found)
     judged: Iterable[Judgement] = joblib.Parallel(n_jobs=max(1, min(workers, len(found))))(jobs)
     shares = estimated_shares(in_cells(measurements, rule["drop_flags"]))
