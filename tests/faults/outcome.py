@@ -9,7 +9,12 @@ from . import invariants
 from .ground import Ended, Ground
 from .invariants import Before
 
-_TOLD = re.compile(r"LockException|WorkflowGoneError|Error|failed:|No space left|Read-only|waiting for|put back", re.I)
+_TOLD = (
+    re.compile(r"No space left|Read-only file system|waiting for the measurement lock|put back|taken over|refused: "),
+    re.compile(r"Error locking|LockException|failed:|WorkflowGoneError"),
+    re.compile(r"Error in rule|Error|did not finish"),
+)
+"""What says most about a fault, first."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +30,8 @@ class Outcome:
 
 def told(ended: Ended) -> str:
     """The line of a run's output that says most about the fault."""
-    lines = [" ".join(line.split()) for line in ended.output.splitlines() if _TOLD.search(line)]
-    return lines[0][:200] if lines else "nothing"
+    lines = [" ".join(line.split()) for line in ended.output.splitlines()]
+    return next((line[:200] for telling in _TOLD for line in lines if telling.search(line)), "nothing")
 
 
 def restarted(ground: Ground) -> tuple[Ended, str]:
