@@ -1,5 +1,8 @@
 """What was measured is kept, and is measured once, whatever Snakemake has seen of it."""
 
+import os
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -95,6 +98,18 @@ def test_another_workflow_of_the_same_folder_does_not_forget_notes(place):
     once(place(), never, print, anew=False)
 
 
+def test_what_an_orphan_put_in_place_meanwhile_is_replaced_and_kept(place, monkeypatch):
+    def while_the_orphan_ends(kept):
+        with monkeypatch.context() as another_process:
+            another_process.setattr(os, "getpid", lambda: 99)
+            once(place(), measuring("of the orphan"), print, anew=False)
+        measuring("ours")(kept)
+
+    once(place(), while_the_orphan_ends, print, anew=False)
+    assert Path(place().result).read_text() == "ours"
+    assert history(place()) == ["of the orphan", "ours"]
+
+
 def test_two_results_of_one_moment_are_both_kept(place, monkeypatch):
     for text in ("first", "second", "third"):
         once(place(), measuring(text), print, anew=True)
@@ -102,17 +117,23 @@ def test_two_results_of_one_moment_are_both_kept(place, monkeypatch):
     assert history(place()) == ["first", "second", "third"]
 
 
-def test_halves_of_a_killed_job_go_and_whole_entries_stay(place):
+def test_halves_of_killed_jobs_of_this_host_go_and_nothing_else(place):
     once(place(), measuring("first"), print, anew=False)
     delete(place())
     folder = Path(place().path_at("")).parent
-    (folder / "block1.20200101T000000Z.parquet").write_text("a trace without a record")
-    (folder / ".block1.20200101T000000Z.json.xyz.part").write_text("half")
-    (folder / "block11.20200101T000000Z.parquet").write_text("of another job")
+    (whole,) = folder.glob("*.parquet")
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    other = re.sub(r"\d+$", str(gone.pid), whole.stem)  # of a process that is dead
+    killed, half = folder / f"{other}.parquet", folder / f".{other}.json.xyz.part"
+    others = [whole, folder / f"block11{other.removeprefix('block1')}.parquet", folder / f"{whole.stem}-7.parquet"]
+    others.append(folder / f"block1.20200101T000000Z-otherhost-{gone.pid}.parquet")
+    for path in (killed, half, *others[1:]):
+        path.write_text("left")
     once(place(), measuring("second"), print, anew=True)
-    names = sorted(path.suffix for path in folder.iterdir() if path.is_file())
-    assert names == [".json", ".json", ".parquet", ".parquet", ".parquet"]
-    assert (folder / "block11.20200101T000000Z.parquet").exists()
+    assert not killed.exists()
+    assert not half.exists()
+    assert all(path.exists() for path in others)
 
 
 def test_a_note_that_can_not_be_read_is_no_note(place):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ipa_energy import digest
 from ipa_energy.cost import usd_per_1000_requests, usd_per_hour
-from ipa_energy.files import atomic_path, keep_also, write_text
+from ipa_energy.files import atomic_path, put_in_place, write_text
 from ipa_energy.layout import record_path
 from ipa_energy.quick_schema import quick_check
 from ipa_energy.record import (
@@ -217,13 +217,21 @@ def test_a_killed_writer_leaves_nothing_under_the_name_and_its_half_goes_with_th
     assert [path.name for path in tmp_path.iterdir()] == ["f.txt"]
 
 
-def test_what_is_kept_outlives_the_original_and_is_never_replaced(tmp_path):
-    write_text(tmp_path / "r.json", "first")
-    keep_also(tmp_path / "r.json", tmp_path / "history" / "r.1.json")
-    write_text(tmp_path / "r.json", "second")
-    assert (tmp_path / "history" / "r.1.json").read_text() == "first"
-    with pytest.raises(FileExistsError):
-        keep_also(tmp_path / "r.json", tmp_path / "history" / "r.1.json")
+@pytest.mark.parametrize("links", [True, False])
+def test_what_is_put_in_place_replaces_what_was_there_and_its_source_stays(tmp_path, monkeypatch, links):
+    def refuse(*_):
+        raise OSError(1, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    write_text(tmp_path / "first", "first")
+    write_text(tmp_path / "second", "second")
+    for name in ("first", "second", "second"):
+        put_in_place(tmp_path / name, tmp_path / "records" / "r.json")
+        assert (tmp_path / "records" / "r.json").read_text() == name
+    write_text(tmp_path / "records" / "r.json", "third")
+    assert [(tmp_path / name).read_text() for name in ("first", "second")] == ["first", "second"]
+    assert [path.name for path in (tmp_path / "records").iterdir()] == ["r.json"]
 
 
 def test_cost_is_what_is_occupied_times_its_price():

@@ -64,20 +64,20 @@ def remove_orphans(folder: Path, prefix: str) -> None:
                 os.close(handle)
 
 
-def keep_also(path: str | Path, copy: str | Path) -> None:
-    """Let ``copy`` name the same content as ``path`` and outlive it: a hard link, or a copy where there are none.
+def put_in_place(path: str | Path, place: str | Path) -> None:
+    """Let ``place`` name the same content as ``path``: a hard link, or a copy where there are none.
 
-    Raises FileExistsError when ``copy`` exists: what is kept is never replaced.
+    What was there before is replaced in one step; ``path`` outlives what becomes of ``place``, unless it is edited.
     """
-    Path(copy).parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(path, copy)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links
-        if Path(copy).exists():
-            raise FileExistsError(f"{copy} exists already") from None
-        shutil.copy2(path, copy)
+    target = Path(place)
+    with atomic_path(target) as temporary:
+        link = temporary.with_name(f"{temporary.name}.link{_PART}")
+        try:
+            os.link(path, link)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(path, temporary)
+            return
+        link.replace(temporary)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -11,13 +11,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ipa_energy.files import keep_also, remove_orphans, write_text
+from ipa_energy.files import put_in_place, remove_orphans, write_text
+from ipa_energy.host import host_name
 from ipa_energy.owner import OWNER_VARIABLE
 
 
@@ -78,8 +80,9 @@ def once(output: Output, measure: Callable[[Kept], object], say: Callable[[str],
         measure(kept)
     note = {"result": output.result, "kept": kept.path, "circumstances": output.circumstances, "owner": owner}
     write_text(_note(output), json.dumps(note))
-    keep_also(kept.trace, output.trace)
-    keep_also(kept.result, output.result)
+    # A job of a cluster that outlived its workflow may have been here first: both are in the history.
+    put_in_place(kept.trace, output.trace)
+    put_in_place(kept.result, output.result)
 
 
 def forget(notes: str | Path, owner: str | None = None) -> None:
@@ -115,23 +118,31 @@ def _left_behind(output: Output) -> Kept | None:
     return kept if Path(kept.result).exists() and Path(kept.trace).exists() else None
 
 
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9_.]", "_", host_name())
+
+
 def _new_entry(output: Output) -> Kept:
-    """A free place in the history, by the present moment; clocks are set back, so it may be taken."""
-    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    entry, again = Kept(output.path_at(moment)), 1
+    """A free place in the history, by the present moment and this process: others may be about to take theirs.
+
+    The moment may have been before, as clocks are set back.
+    """
+    stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{_host()}-{os.getpid()}"
+    entry, again = Kept(output.path_at(stamp)), 1
     while Path(entry.result).exists():
         again += 1
-        entry = Kept(output.path_at(f"{moment}-{again}"))
+        entry = Kept(output.path_at(f"{stamp}-{again}"))
     return entry
 
 
 def _clear_halves(output: Output) -> None:
-    """Remove what a killed job left in the history: traces without a result, and half-written files."""
+    """Remove what killed jobs of this host left in the history: traces without a result, and half-written files."""
     stem = Path(output.path_at(""))
     if not stem.parent.is_dir():
         return
     remove_orphans(stem.parent, f".{stem.name}")
+    trace = re.compile(re.escape(stem.name) + r"\d{8}T\d{6}Z-" + re.escape(_host()) + r"-(\d+)(-\d+)?\.parquet")
     for path in stem.parent.iterdir():
-        mine = path.name.startswith(stem.name) and path.suffix == ".parquet"
-        if mine and not path.with_suffix(".json").exists():
+        ours = trace.fullmatch(path.name)
+        if ours and not path.with_suffix(".json").exists() and not Path("/proc", ours[1]).exists():
             path.unlink()
