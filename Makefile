@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CONFIG ?= config/config.yaml
 
-.PHONY: run test lint lock clean report benchmark proof
+.PHONY: run test test-slurm lint lock clean report benchmark proof faults
 .DEFAULT_GOAL := run
 
 $(READY): requirements.lock pyproject.toml
@@ -34,12 +34,20 @@ lint: $(READY)
 test: lint
 	$(BIN)/python -m pytest
 
+# A real Slurm with two nodes on this machine, from Debian's packages slurm-wlm and munge; as root, for some minutes.
+test-slurm: $(READY)
+	$(BIN)/python -m pytest tests/slurm
+
 benchmark: $(READY)
 	$(BIN)/python -m benchmarks
 
 # Our meters, and two other tools, on stub hardware of known energy: rewrites the table of docs/proof.md.
 proof: $(READY)
 	PYTHONPATH=tests $(BIN)/python -m proof
+
+# Kills, full disks, lost nodes and more, each followed by a restart: rewrites the table of docs/faults.md.
+faults: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m faults --moments 50 --out docs/faults.md
 
 # Pin what pyproject.toml asks for, with hashes, for every supported Python. Needs uv.
 lock:
