@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -60,6 +61,8 @@ def main() -> int:
 
 
 def _played(arguments: argparse.Namespace, missing: str | None) -> Iterator[Outcome]:
+    # A campaign in the background of a shell ignores Ctrl-C, and so would the runs that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     began_s = time.monotonic()
     lines = arguments.lines.open("a") if arguments.lines else None
     for name in arguments.only:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Mapping
@@ -105,7 +104,6 @@ class Ground:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_as_in_a_terminal,
             )
         return Run(self, process, log, time.monotonic())
 
@@ -164,11 +162,6 @@ class Run:
 
 def make_ground(folder: Path, **variables: str) -> Ground:
     return Ground(make_checkout(folder), variables)
-
-
-def _as_in_a_terminal() -> None:
-    """Ctrl-C ends the run also where this campaign was started in the background of a shell, which ignores it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def in_words(process: psutil.Process) -> str:
