@@ -1,0 +1,200 @@
+"""The tiny experiment on a real Slurm, through profiles/slurm: what users get, with shorter waits and fewer cores."""
+
+import itertools
+import os
+import re
+import signal
+import sys
+import time
+
+import psutil
+import pytest
+import yaml
+
+from ipa_energy import walltime
+from ipa_energy.record import read_record
+from ipa_energy.study import load_study
+
+from slurm.cluster import NODES  # isort: skip
+from tiny import tiny_config, wait_for  # isort: skip
+
+# What a user could give as well, and here must: this is a small machine, and nobody waits 40 s for a status.
+SHORT = (
+    *("--workflow-profile", "profiles/slurm", "--slurm-no-account", "--max-threads", "2"),
+    *("--slurm-init-seconds-before-status-checks", "2", "--seconds-between-status-checks", "2"),
+    *("--max-jobs-per-timespan", "100/1s", "--latency-wait", "10"),
+    *("--default-resources", "mem_mb=500", "runtime=10"),
+    # The models run on the CPU, so that the rule wants no GPU of its own accord.
+    *("--set-resources", "measure_configuration:gpu=1"),
+)
+TABLE = "results/tiny/configurations.csv"
+
+
+class _Workflow:
+    """The tiny experiment in a checkout, started on the cluster."""
+
+    def __init__(self, checkout):
+        self.checkout = checkout
+        self.environment = checkout.environment | {"OMP_NUM_THREADS": "1"}
+        # Each node brings its own, as machines of their own would have.
+        del self.environment["IPA_ENERGY_LOCK"], self.environment["IPA_ENERGY_JOURNAL"]
+
+    def start(self, *arguments):
+        command = [sys.executable, "-m", "snakemake", "--configfile", "tiny.yaml", *SHORT, *arguments, "--", TABLE]
+        return self.checkout.start(command=command, environment=self.environment)
+
+    def run(self, expect=0):
+        process = self.start()
+        output, _ = process.communicate(timeout=400)
+        assert process.returncode == expect, output[-6000:]
+        return output
+
+    def records(self):
+        return [read_record(path) for path in self.checkout.records()]
+
+    def plan(self):
+        settings = yaml.safe_load((self.checkout.folder / "tiny.yaml").read_text())
+        return sorted(measurement.key for measurement in load_study(settings).plan)
+
+
+def _keys(records):
+    names = ("workload", "configuration_id", "repetition")
+    return sorted(tuple(record["identity"][name] for name in names) for record in records)
+
+
+def _spans_s(records):
+    """(begin, end) of each measurement, from its first phase to its last, by node; one clock, as it is one machine."""
+    spans = {}
+    for record in records:
+        timeline = record["window"]["timeline"]
+        span = (timeline[0]["begin_s"], timeline[-1]["end_s"])
+        spans.setdefault(record["provenance"]["host"], []).append(span)
+    return {host: sorted(found) for host, found in spans.items()}
+
+
+def _overlap_s(one, other):
+    return sum(max(0.0, min(a[1], b[1]) - max(a[0], b[0])) for a, b in itertools.product(one, other))
+
+
+def _measuring(cluster):
+    return [job for job in cluster.jobs() if job["Comment"].startswith("rule_measure_configuration")]
+
+
+def _processes_of(job_id):
+    """Processes of a Slurm job that still run."""
+    found = []
+    for process in psutil.process_iter(["status"]):
+        try:
+            if process.info["status"] != psutil.STATUS_ZOMBIE and process.environ().get("SLURM_JOB_ID") == job_id:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def _in_window(cluster, node):
+    """The job that measures on ``node``, once its replicas are under load; by its processes, as logs tell no node."""
+
+    def look():
+        for job in _measuring(cluster):
+            if job["JobState"] == "RUNNING" and job["NodeList"] == node and _replicas(job["JobId"]):
+                return job["JobId"]
+        return None
+
+    return wait_for(look, 120, 0.3)
+
+
+def _replicas(job_id):
+    """Replicas of a job: forked from its preload server, and so of the same command line."""
+    servers = [p for p in _processes_of(job_id) if "ipa_energy.serving.preload" in p.cmdline()]
+    pids = {p.pid for p in servers}
+    return [p for p in servers if p.ppid() in pids]
+
+
+def test_nodes_measure_one_thing_at_a_time_and_side_by_side(cluster, checkout, capsys):
+    stages = tiny_config()["grid"]["stages"]
+    stages["classify"]["batch"] = [1, 2]
+    checkout.configure(blocks=2, grid={"stages": stages})
+    workflow = _Workflow(checkout)
+    began_s = time.monotonic()
+    workflow.run()
+    took_s = time.monotonic() - began_s
+
+    records = workflow.records()
+    assert [record["status"]["state"] for record in records] == ["ok"] * 4
+    assert _keys(records) == workflow.plan()
+    spans_s = _spans_s(records)
+    assert set(spans_s) == set(NODES)
+    for node, found in spans_s.items():
+        for before, after in itertools.pairwise(found):
+            assert before[1] < after[0], f"{node} measured two at once"
+    overlap_s = _overlap_s(*spans_s.values())
+    assert overlap_s > 0, "the nodes took turns"
+
+    settings = load_study(yaml.safe_load((checkout.folder / "tiny.yaml").read_text())).settings
+    wanted = walltime.minutes(walltime.measurement_s(settings["protocol"]))
+    jobs = _measuring(cluster)
+    assert len(jobs) == 4
+    for job in jobs:
+        assert job["OverSubscribe"] == "NO"  # what Slurm makes of --exclusive
+        assert job["JOB_GRES"] == "gpu:1"
+        assert job["Requeue"] == "0"
+        assert _minutes(job["TimeLimit"]) == wanted
+    busy_s = sum(end - begin for found in spans_s.values() for begin, end in found)
+    with capsys.disabled():
+        print(
+            f"\n4 measurements on {len(spans_s)} nodes: workflow {took_s:.0f} s, of which the nodes measured for "
+            f"{busy_s:.0f} s together, and for {overlap_s:.0f} s side by side"
+        )
+
+
+def _minutes(limit):
+    """Minutes of Slurm's ``[days-]hours:minutes:seconds``."""
+    days, hours, minutes, seconds = map(int, re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", limit).groups(default="0"))
+    assert seconds == 0
+    return (days * 24 + hours) * 60 + minutes
+
+
+@pytest.fixture
+def nodes_up_again(cluster):
+    """Both nodes are up after the test, whatever became of it."""
+    yield
+    for node in NODES:
+        cluster.command("scontrol", "update", f"nodename={node}", "state=resume")
+
+
+@pytest.mark.usefixtures("nodes_up_again")
+def test_cancelled_killed_and_lost_jobs_leave_nothing_and_a_restart_measures_what_is_missing(cluster, checkout):
+    first, second = NODES
+    # Blocks stay on their node: 1 and 3 on the first, 2 on the second.
+    protocol = tiny_config()["protocol"] | {"window_s": 15}
+    checkout.configure(blocks=3, hosts={first: {}, second: {}}, protocol=protocol)
+    workflow = _Workflow(checkout)
+    run = workflow.start()
+
+    cancelled, lost = _in_window(cluster, first), _in_window(cluster, second)
+    cluster.command("scontrol", "update", f"nodename={second}", "state=down", "reason=test")
+    cluster.command("scancel", cancelled)
+    wait_for(lambda: not _processes_of(cancelled) and not _processes_of(lost), 30)
+
+    killed = wait_for(lambda: (job := _in_window(cluster, first)) != cancelled and job, 120)
+    owner = psutil.Process(int(_replicas(killed)[0].cmdline()[_replicas(killed)[0].cmdline().index("--owner") + 1]))
+    assert "snakemake" in " ".join(owner.cmdline())
+    os.kill(owner.pid, signal.SIGKILL)
+    wait_for(lambda: not _processes_of(killed), 30)
+
+    output, _ = run.communicate(timeout=200)
+    assert run.returncode == 1, output[-4000:]
+    assert {"CANCELLED", "NODE_FAIL", "FAILED"} == {
+        job["JobState"] for job in _measuring(cluster) if job["JobId"] in (cancelled, lost, killed)
+    }
+    assert workflow.records() == []
+    assert not list((checkout.folder / "results").rglob("*.part"))
+
+    cluster.command("scontrol", "update", f"nodename={second}", "state=resume")
+    workflow.run()
+    records = workflow.records()
+    assert [record["status"]["state"] for record in records] == ["ok"] * 3
+    assert _keys(records) == workflow.plan()
+    hosts = {record["identity"]["block"]: record["provenance"]["host"] for record in records}
+    assert hosts == {1: first, 2: second, 3: first}
