@@ -14,10 +14,10 @@ from typing import Any
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+~-]{0,254}")
 """What we name ourselves, by the config or by the knobs. The schema of the config is stricter still."""
 
-LABEL = re.compile(r"\w[\w.:+~ /()-]{0,254}")
+LABEL = re.compile(r"\w[\w.:+~ ()-]{0,254}")
 """What is found: hosts and devices. Letters of any language, and no character that means something to anybody."""
 
-_NOT_OF_LABEL = re.compile(r"[^\w.:+~ /()-]")
+_NOT_OF_LABEL = re.compile(r"[^\w.:+~ ()-]")
 
 
 def as_label(text: str) -> str:
