@@ -6,7 +6,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from ipa_energy.analysis.tables import write_csv
-from ipa_energy.error_rates.design_measurements import designed_runs
+from ipa_energy.error_rates.design_runs import designed_runs
 from ipa_energy.joblog import redirect_to
 
 

@@ -48,7 +48,7 @@ def summary_table(runs: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
     """
     first = str(runs["design"].iloc[0]) if len(runs) else ""
     keyed = runs.assign(
-        study=runs[["truth", "noise", "n_possible", "seed"]].astype(str).agg(" ".join, axis=1),
+        study=list(zip(*(runs[name] for name in ("truth", "noise", "n_possible", "seed")), strict=True)),
         wrong=runs["decision"] == runs["kind"].map(WRONG),
         right=runs["decision"] == runs["kind"].map(_RIGHT),
     )
