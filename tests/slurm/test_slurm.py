@@ -35,19 +35,27 @@ class _Workflow:
 
     def __init__(self, checkout):
         self.checkout = checkout
+        self.started = []
         self.environment = checkout.environment | {"OMP_NUM_THREADS": "1"}
         # Each node brings its own, as machines of their own would have.
         del self.environment["IPA_ENERGY_LOCK"], self.environment["IPA_ENERGY_JOURNAL"]
 
-    def start(self, *arguments):
-        command = [sys.executable, "-m", "snakemake", "--configfile", "tiny.yaml", *SHORT, *arguments, "--", TABLE]
-        return self.checkout.start(command=command, environment=self.environment)
+    def start(self):
+        command = [sys.executable, "-m", "snakemake", "--configfile", "tiny.yaml", *SHORT, "--", TABLE]
+        self.started.append(self.checkout.start(command=command, environment=self.environment))
+        return self.started[-1]
 
     def run(self, expect=0):
         process = self.start()
-        output, _ = process.communicate(timeout=400)
+        output, _ = process.communicate(timeout=900)
         assert process.returncode == expect, output[-6000:]
         return output
+
+    def end(self):
+        for process in self.started:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
     def records(self):
         return [read_record(path) for path in self.checkout.records()]
@@ -55,6 +63,14 @@ class _Workflow:
     def plan(self):
         settings = yaml.safe_load((self.checkout.folder / "tiny.yaml").read_text())
         return sorted(measurement.key for measurement in load_study(settings).plan)
+
+
+@pytest.fixture
+def workflow(checkout):
+    """No Snakemake is left after the test, whatever became of it; the cluster ends the jobs."""
+    workflow = _Workflow(checkout)
+    yield workflow
+    workflow.end()
 
 
 def _keys(records):
@@ -101,7 +117,7 @@ def _in_window(cluster, node):
                 return job["JobId"]
         return None
 
-    return wait_for(look, 120, 0.3)
+    return wait_for(look, 300, 0.3)
 
 
 def _replicas(job_id):
@@ -111,11 +127,10 @@ def _replicas(job_id):
     return [p for p in servers if p.ppid() in pids]
 
 
-def test_nodes_measure_one_thing_at_a_time_and_side_by_side(cluster, checkout, capsys):
+def test_nodes_measure_one_thing_at_a_time_and_side_by_side(cluster, checkout, workflow, capsys):
     stages = tiny_config()["grid"]["stages"]
     stages["classify"]["batch"] = [1, 2]
     checkout.configure(blocks=2, grid={"stages": stages})
-    workflow = _Workflow(checkout)
     began_s = time.monotonic()
     workflow.run()
     took_s = time.monotonic() - began_s
@@ -159,29 +174,31 @@ def _minutes(limit):
 def nodes_up_again(cluster):
     """Both nodes are up after the test, whatever became of it."""
     yield
-    for node in NODES:
-        cluster.command("scontrol", "update", f"nodename={node}", "state=resume")
+    for node, state in cluster.states().items():
+        if state.startswith(("down", "drain")):
+            cluster.command("scontrol", "update", f"nodename={node}", "state=resume")
 
 
 @pytest.mark.usefixtures("nodes_up_again")
-def test_cancelled_killed_and_lost_jobs_leave_nothing_and_a_restart_measures_what_is_missing(cluster, checkout):
+def test_cancelled_killed_and_lost_jobs_leave_nothing_and_a_restart_measures_what_is_missing(
+    cluster, checkout, workflow
+):
     first, second = NODES
     # Blocks stay on their node: 1 and 3 on the first, 2 on the second.
     protocol = tiny_config()["protocol"] | {"window_s": 15}
     checkout.configure(blocks=3, hosts={first: {}, second: {}}, protocol=protocol)
-    workflow = _Workflow(checkout)
     run = workflow.start()
 
     cancelled, lost = _in_window(cluster, first), _in_window(cluster, second)
     cluster.command("scontrol", "update", f"nodename={second}", "state=down", "reason=test")
     cluster.command("scancel", cancelled)
-    wait_for(lambda: not _processes_of(cancelled) and not _processes_of(lost), 30)
+    wait_for(lambda: not _processes_of(cancelled) and not _processes_of(lost), 60)
 
-    killed = wait_for(lambda: (job := _in_window(cluster, first)) != cancelled and job, 120)
+    killed = wait_for(lambda: (job := _in_window(cluster, first)) != cancelled and job, 300)
     owner = psutil.Process(int(_replicas(killed)[0].cmdline()[_replicas(killed)[0].cmdline().index("--owner") + 1]))
     assert "snakemake" in " ".join(owner.cmdline())
     os.kill(owner.pid, signal.SIGKILL)
-    wait_for(lambda: not _processes_of(killed), 30)
+    wait_for(lambda: not _processes_of(killed), 60)
 
     output, _ = run.communicate(timeout=200)
     assert run.returncode == 1, output[-4000:]
