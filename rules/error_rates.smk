@@ -93,7 +93,7 @@ rule simulate_designs:
         "../environment.yaml"
     threads: 1
     params:
-        code=designs_digest(),
+        code=lambda wildcards: designs_digest(),
         preset=lambda wildcards: designs.of_truth(
             designs.read_preset(wildcards.preset), wildcards.truth
         ),
@@ -124,7 +124,7 @@ rule summarise_designs:
         "../environment.yaml"
     threads: 1
     params:
-        code=designs_summary_digest(),
+        code=lambda wildcards: designs_summary_digest(),
     message:
         "Summarise the designs of preset {wildcards.preset}"
     script:
