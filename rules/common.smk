@@ -20,6 +20,7 @@ from ipa_energy.digest import (
     protocol_digest,
 )
 from ipa_energy.external.settings import matching_files
+from ipa_energy.files import seconds_ahead
 from ipa_energy.host import host_name
 from ipa_energy.job import measuring_settings
 from ipa_energy.layout import (
@@ -482,3 +483,9 @@ onerror:
         f"The run of experiment {study.experiment} did not finish; what was measured is kept. The log is {log}. "
         "Run the same command again to go on (after a kill: `snakemake --unlock` first)."
     )
+    if (ahead_s := seconds_ahead(f"results/{study.experiment}")) > 1:
+        print(
+            f"Files of this experiment are {ahead_s:.0f} s from the future: the clock was set back, and Snakemake refuses "
+            "what is older than its inputs. Set the clock right, or the files: "
+            "find results -newermt now -exec touch {} +"
+        )

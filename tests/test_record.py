@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ipa_energy import digest
 from ipa_energy.cost import usd_per_1000_requests, usd_per_hour
-from ipa_energy.files import atomic_path, put_in_place, write_text
+from ipa_energy.files import atomic_path, put_in_place, seconds_ahead, write_text
 from ipa_energy.layout import record_path
 from ipa_energy.quick_schema import quick_check
 from ipa_energy.record import (
@@ -232,6 +232,15 @@ def test_what_is_put_in_place_replaces_what_was_there_and_its_source_stays(tmp_p
     write_text(tmp_path / "records" / "r.json", "third")
     assert [(tmp_path / name).read_text() for name in ("first", "second")] == ["first", "second"]
     assert [path.name for path in (tmp_path / "records").iterdir()] == ["r.json"]
+
+
+def test_files_from_the_future_show_that_the_clock_was_set_back(tmp_path):
+    assert seconds_ahead(tmp_path / "none") == seconds_ahead(tmp_path) == 0
+    write_text(tmp_path / "now", "")
+    assert seconds_ahead(tmp_path) < 1
+    write_text(tmp_path / "later", "")
+    os.utime(tmp_path / "later", (time.time() + 3600,) * 2)
+    assert seconds_ahead(tmp_path) == pytest.approx(3600, abs=60)
 
 
 def test_cost_is_what_is_occupied_times_its_price():

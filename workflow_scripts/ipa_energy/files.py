@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -84,3 +85,12 @@ def write_text(path: str | Path, text: str) -> None:
     """Write ``text`` to ``path`` atomically, as UTF-8."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def seconds_ahead(folder: str | Path) -> float:
+    """By how many seconds the newest file in ``folder`` is from the future; 0 where none is, or there is no folder."""
+    path = Path(folder)
+    newest_s = (
+        max((file.stat().st_mtime for file in path.iterdir() if file.is_file()), default=0.0) if path.is_dir() else 0
+    )
+    return max(0.0, newest_s - time.time())
