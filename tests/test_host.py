@@ -167,3 +167,12 @@ def test_a_node_of_slurm_is_a_host_of_its_own_and_keeps_the_name_of_its_machine(
     assert host.host_name() == platform.node()
     monkeypatch.delenv("SLURMD_NODENAME")
     assert host.provenance()["host"] == platform.node()
+
+
+def test_a_container_is_told_the_name_of_its_host_but_a_node_of_slurm_knows_its_own(monkeypatch):
+    monkeypatch.delenv("SLURMD_NODENAME", raising=False)
+    monkeypatch.setenv("IPA_ENERGY_HOST", "worker-3")
+    assert host.host_name() == "worker-3"
+    # Slurm hands the environment of the submitting machine to its jobs.
+    monkeypatch.setenv("SLURMD_NODENAME", "node-b")
+    assert host.host_name() == "node-b"

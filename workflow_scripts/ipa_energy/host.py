@@ -134,9 +134,11 @@ def _commit() -> str | None:
 def host_name() -> str:
     """Who this host is: the scheduler's name of the node (``SLURMD_NODENAME``) inside a job of Slurm, else its own.
 
-    Several nodes of a scheduler may live on one machine, and are several hosts.
+    Several nodes of a scheduler may live on one machine, and are several hosts. ``IPA_ENERGY_HOST`` names a host that
+    does not know its own name, as in a container.
     """
-    return as_label(os.environ.get("SLURMD_NODENAME") or platform.node())
+    names = (os.environ.get("SLURMD_NODENAME"), os.environ.get("IPA_ENERGY_HOST"))
+    return as_label(next(filter(None, names), platform.node()))
 
 
 def provenance() -> dict[str, Any]:
