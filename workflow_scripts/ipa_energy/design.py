@@ -8,7 +8,7 @@ Analytical Chemistry 89, 2017): every level of a knob carries digits to a base q
 configuration has the sums of the digits of its levels, modulo q; those with the smallest sums are taken. With digits
 that only some knobs take part in, they include the regular fractions of two-level grids. Where none of them is nearly
 as good as the whole grid, subsets improved by exchanges (:mod:`ipa_energy.design_exchange`) are tried as well. The one
-whose model matrix tells most (D-efficiency, :mod:`ipa_energy.design_check`) is kept.
+whose model matrix tells most (D-efficiency, :mod:`ipa_energy.design_check`), and whose levels are most even, is kept.
 
 Sums and exchanges are made in integers, the random stream is one that NumPy has frozen (NEP 19), linear algebra runs on
 one thread, and a candidate has to be better than the best before it by far more than rounding: every machine finds the
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from ipa_energy.configuration import PLATFORM_KNOBS, STAGE_KNOBS, Configuration
-from ipa_energy.design_check import Check, Factor, Model, check
+from ipa_energy.design_check import Check, Factor, Model, balance, check
 from ipa_energy.design_exchange import exchanged
 from ipa_energy.plan import size_of
 
@@ -46,11 +46,14 @@ _ROUNDS, _WORK = 3, 5e8
 _STARTS, _PAIRS = 2, 4_000_000
 """Random subsets that are improved by exchanges, where chosen times all configurations are no more than this."""
 
-_GOOD = 0.97
-"""A D-efficiency from which on no better candidate is looked for."""
+_GOOD = 0.965
+"""A merit from which on no better candidate is looked for, such as an efficiency of 0.98 and a balance of 0.86."""
+
+_EVENNESS = 0.1
+"""Power of the balance in the merit: levels twice as frequent as others weigh like 7 % of the efficiency."""
 
 _BETTER = 1e-6
-"""Two efficiencies closer than this are the same: rounding must not decide, for every machine rounds in its own way."""
+"""Two merits closer than this are the same: rounding must not decide, for every machine rounds in its own way."""
 
 _STEPS = 200
 """Sizes of the grid that are tried to find the least that works."""
@@ -122,11 +125,11 @@ def draw(factors: Sequence[Factor], size: int, seed: int) -> Ints:
 
 
 def _best(model: Model, candidates: Iterable[Ints], best: Ints | None = None, most: float = -1.0) -> tuple[Ints, float]:
-    """The candidate with the highest efficiency, the first of equals, and that efficiency."""
+    """The candidate with the highest merit, the first of equals, and that merit."""
     for candidate in candidates:
-        efficiency = model.efficiency(candidate)
-        if best is None or efficiency > most + _BETTER:
-            best, most = candidate, efficiency
+        merit = model.efficiency(candidate) * balance(model.factors, candidate) ** _EVENNESS
+        if best is None or merit > most + _BETTER:
+            best, most = candidate, merit
         if most >= _GOOD:
             break
     assert best is not None
@@ -183,7 +186,9 @@ def _stream(seed: int, purpose: str) -> np.random.RandomState:
 
 def _too_small(found: Check, least: int) -> str:
     what = f"{found.size} of {found.grid} configurations "
-    if found.inestimable:
+    if found.size < found.columns:
+        what += f"are fewer than the {found.columns} coefficients that the effects of the knobs have"
+    elif found.inestimable:
         shown = ", ".join(found.inestimable[:3]) + (", ..." if len(found.inestimable) > 3 else "")
         what += f"can't tell {len(found.inestimable)} effects of the knobs apart ({shown})"
     else:
@@ -202,7 +207,8 @@ def describe(grid: Sequence[Configuration], chosen: Sequence[Configuration]) -> 
     effects = "main effects and two-way interactions" if found.interactions else "main effects"
     text = (
         f"A fraction of the grid was measured by design: {found.size} of {found.grid} configurations, which tell the "
-        f"{effects} of the knobs apart. Fronts, choices and savings are those among them; whether a configuration that "
-        "was not measured is on a front, or would save more, is unknown."
+        f"{effects} of the knobs apart with {found.d_efficiency:.0%} of the information that as many measurements over "
+        "the whole grid would give. Fronts, choices and savings are those among them; whether a configuration that was "
+        "not measured is on a front, or would save more, is unknown."
     )
     return found.as_dict() | {"limitation": text}

@@ -132,6 +132,12 @@ class Model:
         return [slice(int(a), int(b)) for a, b in itertools.pairwise(ends)]
 
 
+def balance(factors: Sequence[Factor], chosen: Ints) -> float:
+    """The least, over the knobs, of the rarest level's count over the commonest's; 1 for an even spread."""
+    counts = [np.bincount(factor.codes[chosen], minlength=len(factor.levels)) for factor in factors]
+    return min((float(each.min() / each.max()) for each in counts), default=1.0)
+
+
 def check(factors: Sequence[Factor], chosen: Ints) -> Check:
     """What the configurations at the places ``chosen`` of a whole grid carry."""
     model = Model(factors)
@@ -157,7 +163,7 @@ def check(factors: Sequence[Factor], chosen: Ints) -> Check:
         size=len(chosen),
         grid=len(factors[0].codes) if factors else 1,
         level_counts={f.name: {str(v): int(c) for v, c in zip(f.levels, levels[f.name], strict=True)} for f in factors},
-        balance=min((float(counts.min() / counts.max()) for counts in levels.values()), default=1.0),
+        balance=balance(factors, chosen),
         fewest_in_pair=min((int(counts.min()) for counts in pairs), default=len(chosen)),
         most_in_pair=max((int(counts.max()) for counts in pairs), default=len(chosen)),
         interactions=model.interactions,
