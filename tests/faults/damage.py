@@ -45,7 +45,8 @@ def damaged_records(ground: Ground) -> Iterator[Outcome]:
     """Ten damaged files among the records of a folder that is analysed; and one in the place of the plan."""
     ground.lay_out()
     ended = ground.run()
-    problems = [] if ended.code == 0 else [f"the run before failed: {ended.output[-500:]}"]
+    if ended.code != 0:
+        raise RuntimeError(f"an undisturbed run failed: {ended.output[-3000:]}")
     study = ground.folder / "other"
     study.mkdir()
     good = ground.checkout.records()
@@ -60,7 +61,7 @@ def damaged_records(ground: Ground) -> Iterator[Outcome]:
     (ground.folder / "damaged.yaml").write_text(yaml.safe_dump(settings))
     reading = ground.run(target="results/damaged/measurements.csv", config="damaged")
     results = ground.folder / "results" / "damaged"
-    problems += [] if reading.code == 0 else [f"the analysis ended with {reading.code}: {reading.output[-1500:]}"]
+    problems = [] if reading.code == 0 else [f"the analysis ended with {reading.code}: {reading.output[-1500:]}"]
     refused = (results / "refused.csv").read_text() if reading.code == 0 else ""
     problems += [f"not named in refused.csv: {name}" for name in names if f"{name}.json" not in refused]
     if reading.code == 0:
