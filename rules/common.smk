@@ -1,3 +1,5 @@
+import gc
+import inspect
 import re
 import time
 from dataclasses import asdict
@@ -39,6 +41,10 @@ from ipa_energy.study import ConfigError, draws_fraction, load_study
 # Jobs watch the workflow by this and end with it, also under kill -9.
 owner.claim()
 
+# The jobs of a large plan are millions of objects that live as long as the workflow. By default, Python goes through all
+# of them whenever their number has grown by a quarter.
+gc.set_threshold(100_000, 50, 100)
+
 try:
     study = load_study(config)
 except ConfigError as error:
@@ -57,6 +63,8 @@ adaptation = study.settings["ipa"]["adaptation"]
 live_runs = ipa_config.planned_live(study.settings)
 stopping = stopping_of(study.settings)
 measuring = study.settings["records"] is not None or study.settings["measure"] != "none"
+# Threads of a job that measures: every core of the run, so that no other job of the workflow runs beside it.
+all_cores = workflow._cores or 1
 
 # Every host is within reach through a cluster, and for the jobs of one; else only the host that the workflow runs on.
 all_hosts = not workflow.is_main_process or workflow.resource_settings.nodes is not None
@@ -228,11 +236,30 @@ def external_logs_of(wildcards):
     return [str(Path(file).resolve()) for log in logs for file in matching_files(log["files"])]
 
 
+def asked_often(function):
+    """Keep a function's signature, which Snakemake else works out anew several times for each job."""
+    function.__signature__ = inspect.signature(function)
+    return function
+
+
 def measurement_of(wildcards):
     """The planned measurement that a record's path names."""
     return planned[(wildcards.workload, wildcards.configuration, wildcards.repetition)]
 
 
+def in_plan(value_of):
+    """What ``value_of`` gives for a measurement: the value itself where all have the same, else a function of wildcards.
+
+    Snakemake calls a function for each job, which costs it more than all that the function does.
+    """
+    values = (value_of(measurement) for measurement in study.plan)
+    first = next(values, None)
+    if all(value == first for value in values):
+        return first
+    return asked_often(lambda wildcards: value_of(measurement_of(wildcards)))
+
+
+@asked_often
 def run_order(wildcards):
     """Priority that makes the scheduler follow the plan's randomised order: the first is the most urgent."""
     return len(live_runs) + len(study.plan) - measurement_of(wildcards).order
@@ -248,15 +275,11 @@ def before_measuring(wildcards):
     return len(live_runs) + len(study.plan) + 1
 
 
+@asked_often
 def weights_of(wildcards):
     """What identifies the weights of every variant in a configuration."""
     variants = [stage.variant for stage in measurement_of(wildcards).configuration.stages]
     return [f"results/{wildcards.experiment}/weights/{variant}.json" for variant in variants]
-
-
-def all_cores(wildcards):
-    """Every core of the run, so that no other job of the workflow runs beside a measurement."""
-    return workflow._cores or 1
 
 
 def on_node(host):
@@ -269,6 +292,7 @@ def gpus_on(device):
     return 1 if device == "cuda" else None
 
 
+@asked_often
 def wanted_anew(wildcards):
     """Whether something is forced: then what an interrupted run measured is no reason not to measure."""
     wanted = workflow.dag_settings

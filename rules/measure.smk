@@ -61,18 +61,18 @@ rule measure_configuration:
     resources:
         power_meter=1,
         anew=wanted_anew,
-        gpu=lambda wildcards: gpus_on(measurement_of(wildcards).configuration.platform.device),
+        gpu=in_plan(lambda one: gpus_on(one.configuration.platform.device)),
         runtime=walltime.minutes(walltime.measurement_s(study.settings["protocol"])),
-        slurm_extra=lambda wildcards: on_node(measurement_of(wildcards).host),
+        slurm_extra=in_plan(lambda one: on_node(one.host)),
         # Its place in the plan travels as resources, because those, unlike params, are no reason to measure again. None is
         # called node, which Slurm's plugin takes for a number of nodes.
-        host=lambda wildcards: measurement_of(wildcards).host,
-        gpu_uuid=lambda wildcards: measurement_of(wildcards).gpu,
-        run_order=lambda wildcards: measurement_of(wildcards).order,
+        host=in_plan(lambda one: one.host or ""),
+        gpu_uuid=in_plan(lambda one: one.gpu or ""),
+        run_order=in_plan(lambda one: one.order),
         run_length=len(study.plan),
     params:
-        configuration=lambda wildcards: measurement_of(wildcards).configuration.as_dict(),
-        workload_settings=lambda wildcards: study.workloads[wildcards.workload],
+        configuration=in_plan(lambda one: one.configuration.as_dict()),
+        workload_settings=in_plan(lambda one: study.workloads[one.workload]),
         settings=measuring_settings(study.settings),
         weights_folder="resources/weights",
         protocol=protocol_digest(),

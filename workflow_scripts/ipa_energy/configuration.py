@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 MAX_ID_LENGTH = 120
@@ -90,7 +89,12 @@ class Configuration:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON; inverse of :func:`configuration_from_dict`."""
-        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
+        # Not by `asdict`, which takes longer than Snakemake has for a job of a large plan.
+        return {
+            "pipeline": self.pipeline,
+            "stages": [{"stage": s.stage} | {knob: getattr(s, knob) for knob in STAGE_KNOBS} for s in self.stages],
+            "platform": {knob: getattr(self.platform, knob) for knob in PLATFORM_KNOBS},
+        }
 
 
 def configuration_from_dict(data: Mapping[str, Any]) -> Configuration:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 _LIBRARY = Path(__file__).resolve().parent
@@ -75,7 +75,8 @@ LIVE_CODE = (
 )
 
 ANALYSING_CODE = (
-    *("analysis", "explorer", "external", "figures", "cost.py", "energy.py", "record.py", "names.py", "quick_schema.py"),
+    *("analysis", "explorer", "external", "figures"),
+    *("cost.py", "energy.py", "record.py", "names.py", "quick_schema.py"),
     # What choices without energy are made by.
     *(f"ipa/{name}.py" for name in ("objective", "front", "space_savings")),
     *("configuration.py", "plan.py"),
@@ -146,12 +147,17 @@ def _meaning(source: str) -> str:
     return ast.unparse(tree)
 
 
+@cache
+def _content(path: Path) -> str:
+    """What counts of a file; some are in several digests."""
+    text = path.read_text(encoding="utf-8")
+    return text if path.suffix in _PAGE else _meaning(text)
+
+
 def _digest(names: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for path in _files(names):
-        text = path.read_text(encoding="utf-8")
-        meaning = text if path.suffix in _PAGE else _meaning(text)
-        digest.update(f"{path.relative_to(_LIBRARY)}\n{meaning}\n".encode())
+        digest.update(f"{path.relative_to(_LIBRARY)}\n{_content(path)}\n".encode())
     return digest.hexdigest()[:12]
 
 
