@@ -11,7 +11,6 @@ from pathlib import Path
 
 from ipa_energy.record import read_record
 from meter_fixtures import STUBS, compiler
-from tiny import wait_for
 
 from . import invariants
 from .ground import Ground
@@ -34,7 +33,7 @@ def set_back(ground: Ground) -> Iterator[Outcome]:
         ground.variables = {"LD_PRELOAD": str(library), "CLOCK_STUB": str(control)}
         ground.lay_out()
         run = ground.start()
-        wait_for(ground.checkout.records, 300)
+        run.wait_for_record()
         step_ns = time.time_ns()
         with control.open("r+b") as file:  # not anew: it is mapped by those who run
             file.write(struct.pack("qq", step_ns, back_s * 10**9))

@@ -150,6 +150,15 @@ class Run:
             raise
         return Ended(self.process.returncode, self.output(), time.monotonic() - self.started_s)
 
+    def wait_for_record(self, count: int = 1) -> None:
+        """Until so many records are there. Raises RuntimeError where the run ends before, or takes too long."""
+        try:
+            wait_for(lambda: len(self.ground.checkout.records()) >= count or self.ended(), PATIENCE_S)
+        except TimeoutError:
+            self.kill()
+        if len(self.ground.checkout.records()) < count:
+            raise RuntimeError(f"an undisturbed run made no record: {self.output()[-3000:]}")
+
     def kill(self) -> None:
         """End it and all that belongs to it, by process id."""
         for process in [psutil.Process(self.process.pid), *self.ground.processes()] if not self.ended() else []:

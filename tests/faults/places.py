@@ -126,7 +126,7 @@ def _lost_node(ground: Ground, fell: str, *, told_of: bool) -> Outcome:
     if told_of:
         arguments += ["--cluster-generic-status-cmd", str(ground.folder / "status.sh")]
     run = ground.start(*arguments)
-    wait_for(lambda: ground.checkout.records() or run.ended(), 300)
+    run.wait_for_record()
     wait_for(lambda: look(ground, run.process.pid).by_kind["measuring process"], 100)
     _lose_node(ground, run.process.pid)
     problems = []

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tiny import wait_for
-
 from . import invariants
 from .ground import Ground
 from .outcome import Outcome, judged, told
@@ -47,7 +45,7 @@ def full_disk(ground: Ground) -> Iterator[Outcome]:
         ground.lay_out()
         with _mounted(ground.folder / "results", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs"):
             run = ground.start()
-            wait_for(ground.checkout.records, 200)
+            run.wait_for_record()
             filler = _fill(ground.folder / "results", left_bytes)
             ended = run.wait()
             problems = _failed_as_promised(ended.code, "No space left on device", ended.output)
@@ -63,7 +61,7 @@ def read_only_results(ground: Ground) -> Iterator[Outcome]:
     results = ground.folder / "results"
     with _mounted(results, "--bind", str(results)):
         run = ground.start()
-        wait_for(ground.checkout.records, 200)
+        run.wait_for_record()
         _mount("-o", "remount,ro,bind", str(results))
         ended = run.wait()
         problems = _failed_as_promised(ended.code, "Read-only file system", ended.output)
