@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ import yaml
 ROOT = Path(__file__).parents[1]
 PROFILES = {path.parent.name: yaml.safe_load(path.read_text()) for path in sorted(ROOT.glob("profiles/*/config.yaml"))}
 CLUSTERS = sorted(PROFILES.keys() - {"default"})
-PLUGIN = {"kubernetes": "snakemake_executor_plugin_kubernetes"}
 
 
 def _measuring_rules():
@@ -42,8 +40,6 @@ def test_a_profile_gives_every_measuring_rule_the_same_cores_and_the_others_a_ti
 
 @pytest.mark.parametrize("name", CLUSTERS)
 def test_snakemake_understands_every_setting_of_a_profile(checkout, name):
-    if name in PLUGIN and find_spec(PLUGIN[name]) is None:
-        pytest.skip(f"the plugin for {name} is not installed")
     checkout.configure()
     profile = ("--workflow-profile", f"profiles/{name}")
     command = [sys.executable, "-m", "snakemake", "--configfile", "tiny.yaml", "-n", "-q", "rules", *profile]
