@@ -29,8 +29,8 @@ rule adapt_live:
             walltime.live_s(study.settings["protocol"], adaptation["live"]["seconds"])
         ),
         slurm_extra=on_node(profile_host),
-        host=profile_host,
-        gpu_uuid=profile_gpu,
+        host=profile_host or "",
+        gpu_uuid=profile_gpu or "",
     params:
         settings=measuring_settings(study.settings),
         pipeline=study.settings["pipeline"],

@@ -28,8 +28,8 @@ rule profile_variant:
             )
         ),
         slurm_extra=on_node(profile_host),
-        host=profile_host,
-        gpu_uuid=profile_gpu,
+        host=profile_host or "",
+        gpu_uuid=profile_gpu or "",
     params:
         configurations=lambda wildcards: [
             one.as_dict() for one in profiled[(wildcards.stage, wildcards.variant)]
