@@ -33,7 +33,7 @@ def power_path(experiment: str, workload: str, configuration: str, repetition: s
 
 
 def trace_of(record: str | Path) -> Path:
-    """Where the trace of a record lies; from the record's own path, which has a prefix where the workflow is a module."""
+    """Where the trace of a record lies; from the record's own path, as that has a prefix in a module."""
     path = Path(record)
     return path.parents[3] / "traces" / path.relative_to(path.parents[2]).with_suffix(".parquet")
 

@@ -27,7 +27,7 @@ from ipa_energy.analysis.verdict import deciding_cells, estimated_shares, is_no_
 from ipa_energy.files import write_text
 
 SCHEMA_VERSION = 1
-SCHEMA_FILE = Path(__file__).resolve().parents[3] / "config" / "schemas" / "look.schema.json"
+SCHEMA_FILE = Path(__file__).parents[1] / "config" / "schemas" / "look.schema.json"
 
 Look = dict[str, Any]
 

@@ -19,7 +19,7 @@ from ipa_energy.analysis.stopping import Stopping
 from ipa_energy.error_rates.service import LARGEST_NARROW
 from ipa_energy.error_rates.truths import TRUTHS
 
-FOLDER = Path(__file__).resolve().parents[3] / "config" / "error_rates" / "designs"
+FOLDER = Path(__file__).parents[1] / "config" / "error_rates" / "designs"
 PUBLISHED = "published"
 
 _LIST = {"type": "array", "minItems": 1, "uniqueItems": True}
