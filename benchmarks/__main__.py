@@ -1,6 +1,6 @@
 """Run all benchmarks, one after the other, on an otherwise idle machine."""
 
-from benchmarks import analysis, ipa, overhead, sampling, serving
+from benchmarks import analysis, fractions, ipa, overhead, sampling, serving
 
 if __name__ == "__main__":
     serving.main()
@@ -8,3 +8,4 @@ if __name__ == "__main__":
     overhead.main()
     ipa.main()
     analysis.main()
+    fractions.main()

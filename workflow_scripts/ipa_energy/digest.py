@@ -95,8 +95,7 @@ DESIGNS_CODE = (
     *ERROR_RATES_CODE,
     "error_rates/designs.py",
     "error_rates/design_runs.py",
-    "design.py",
-    "design_check.py",
+    *DESIGN_CODE,
 )
 DESIGNS_SUMMARY_CODE = ("error_rates/design_summary.py", "figures/designs.py", "figures/style.py", "analysis/tables.py")
 RATES_SUMMARY_CODE = ("error_rates", "figures/error_rates.py", "figures/style.py", "analysis/tables.py")
