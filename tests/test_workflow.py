@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import time
 
 import psutil
@@ -314,23 +315,36 @@ def test_two_runs_at_once_measure_one_after_the_other(checkout):
     assert any("waiting for the measurement lock" in output for output in outputs)
 
 
-def test_the_cluster_path_works_with_a_submitter_in_the_background(checkout):
+def _servers_of(checkout):
+    """Preload servers that jobs of a checkout started; on a cluster they belong to the job and not to the workflow."""
+    library = checkout.environment["PYTHONPATH"]
+    found = []
+    for process in psutil.process_iter(["pid"]):
+        try:
+            ours = library in process.environ().get("PYTHONPATH", "").split(os.pathsep)
+            if ours and "ipa_energy.serving.preload" in process.cmdline():
+                found.append(process.pid)
+        except psutil.Error:
+            continue
+    return living(found)
+
+
+def test_the_profile_for_other_clusters_works_with_a_submitter_in_the_background(checkout):
     checkout.configure(blocks=2)
     submit = checkout.folder / "submit.sh"
     submit.write_text('#!/bin/bash\nsetsid bash "$1" >"$1.out" 2>&1 &\necho $!\n')
     submit.chmod(0o755)
-    output = checkout.run(
-        "--executor",
-        "cluster-generic",
-        "--cluster-generic-submit-cmd",
-        str(submit),
-        "--jobs",
-        "4",
-        "--seconds-between-status-checks",
-        "1",
+    command = [sys.executable, "-m", "snakemake", "--configfile", "tiny.yaml"]
+    command += ["--workflow-profile", "profiles/cluster-generic", "--cluster-generic-submit-cmd", str(submit)]
+    run = checkout.start(
+        command=[*command, "--max-jobs-per-timespan", "100/1s", "--seconds-between-status-checks", "1"]
     )
+    wait_for(lambda: _servers_of(checkout), 300, 0.5)
+    output, _ = run.communicate(timeout=400)
+    assert run.returncode == 0, output[-4000:]
     records = sorted(map(read_record, checkout.records()), key=lambda r: r["window"]["start_monotonic_s"])
     assert [r["status"]["state"] for r in records] == ["ok", "ok"], output[-3000:]
     # Both jobs may run at once on a cluster; on one host the lock keeps their measurements apart.
     assert records[0]["window"]["end_monotonic_s"] < records[1]["window"]["start_monotonic_s"]
     assert (checkout.folder / "results/tiny/verdict.json").exists()
+    wait_for(lambda: not _servers_of(checkout), 15)

@@ -15,9 +15,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 FOLDER = Path("/etc/slurm")
 PROGRAMS = {"slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client", "munged": "munge"}
@@ -103,6 +105,29 @@ class Cluster:
         """State of each node."""
         return dict(line.split() for line in self.command("sinfo", "-hN", "-o", "%N %T").splitlines())
 
+    def processes(self, job_id: str | None = None) -> list[psutil.Process]:
+        """Living processes of one job, or of all, told by the environment that the task prolog gave them."""
+        found = []
+        for process in psutil.process_iter(["status"]):
+            try:
+                environment = process.environ()
+            except psutil.Error:
+                continue
+            ours = environment.get("IPA_ENERGY_LOCK", "").startswith(f"{self.folder}/")
+            if (
+                ours
+                and process.info["status"] != psutil.STATUS_ZOMBIE
+                and job_id in (None, environment["SLURM_JOB_ID"])
+            ):
+                found.append(process)
+        return found
+
+    def kill_processes(self) -> None:
+        """Kill all that jobs have left."""
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
     def logs(self) -> str:
         """The ends of all daemons' logs, for a failed test."""
         files = sorted([*self.folder.glob("*.log"), *self.folder.glob("*.out")])
@@ -178,6 +203,7 @@ def slurm(folder: Path, cores: int, memory_mb: int) -> Iterator[Cluster]:
     with ExitStack() as stack:
         for path in _write_configuration(folder, cores, memory_mb):
             stack.callback(path.unlink, missing_ok=True)
+        stack.callback(cluster.kill_processes)  # what the daemons have lost
         (folder / "state").mkdir()
         _start_munge(stack, folder)
         _wait((folder / "munge.socket").exists, "munge did not come up", cluster)
