@@ -426,7 +426,7 @@ def test_rounds_are_of_what_is_feasible(checkout):
     assert looked(checkout, 2)["because"] == "minutes"
 
 
-def test_rounds_are_of_a_fraction_and_of_every_host(checkout):
+def test_rounds_are_of_a_fraction(checkout):
     stages = tiny_config()["grid"]["stages"]
     stages["detect"]["batch"] = [1, 2]
     stages["classify"] = {"variant": ["resnet18", "resnet34"], "batch": [1, 2], "replicas": [1, 2]}
@@ -435,9 +435,8 @@ def test_rounds_are_of_a_fraction_and_of_every_host(checkout):
         blocks=6,
         design="fraction",
         fraction={"keep": 0.75},
-        hosts={"one": {}, "two": {}},
         sequential={},
     )
     kept = len({m.configuration.id for m in load_study(yaml.safe_load(config.read_text())).plan})
     assert kept == 12
-    assert counted(checkout.run("-n"))["measure_configuration"] == 2 * 2 * kept
+    assert counted(checkout.run("-n"))["measure_configuration"] == 2 * kept
