@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
+from ipa_energy.analysis import tables
 from ipa_energy.analysis.aggregate import configurations_table
 from ipa_energy.analysis.cells import in_cells
 from ipa_energy.analysis.coupling import pairwise_table
@@ -23,7 +24,8 @@ from ipa_energy.analysis.verdict import make_verdict
 from ipa_energy.record import Reading
 from ipa_energy.study import load_study
 
-from synthetic_records import PRICES, synthetic_study, true_energy_j, video_grid  # isort: skip
+from synthetic_records import PRICES, synthetic_study, true_energy_j, video_grid, write_study  # isort: skip
+from test_analysis_scripts import SMALL, analyse, main_of  # isort: skip
 
 CONFIG = yaml.safe_load((Path(__file__).parents[1] / "config/config.yaml").read_text())
 RULE = load_study(CONFIG).settings["analysis"] | {"bootstrap": 200, "draws": 200}
@@ -320,3 +322,36 @@ def test_a_block_on_two_hosts_is_told_and_two_studies_of_one_name_are_not():
     (note,) = split_blocks(table_of([*itertools.chain(*parts), *whole]))
     assert "block 1 of synthetic on node01 and node02" in note
     assert "block 2" not in note
+
+
+# --- tables, figures and pages ---
+
+
+def test_merged_hosts_stand_in_what_the_verdict_rests_on_and_nowhere_else(tmp_path):
+    records = on_hosts("independent", {"node01": 1.0, "node02": 1.08}, blocks=2, configurations=SMALL, noise=0.02)
+    out = analyse(tmp_path, write_study(tmp_path / "records", records))
+    for name in ("joint", "membership", "matched", "tradeoff", "pairwise"):
+        assert set(tables.read_csv(out[name])["host"]) == {MERGED, *GAINS}, name
+    for name in ("configurations", "measurements", "effects"):
+        assert set(tables.read_csv(out[name])["host"]) == set(GAINS), name
+    figures = {
+        f"{name}_{kind}": str(tmp_path / f"{name}.{kind}") for name in ("fronts", "matched") for kind in ("svg", "png")
+    }
+    read = {name: out[name] for name in ("membership", "matched", "residual_knobs", "configurations", "joint")}
+    main_of("draw_trade_off")(read, figures, workload="saturated", threshold=0.05)
+    assert all(Path(path).stat().st_size > 10_000 for path in figures.values())
+    assert MERGED in Path(figures["matched_svg"]).read_text()
+    compared = {name: str(tmp_path / f"{name}.out") for name in ("knobs", "generality")}
+    compared |= {
+        f"{n}_{kind}": str(tmp_path / f"{n}.{kind}") for n in ("shares", "agreement") for kind in ("svg", "png")
+    }
+    main_of("compare_choices")(out, compared, experiment="x", analysis=RULE, external_logs={}, seed=0)
+    hosts = tables.read_csv(compared["generality"])
+    hosts = hosts[(hosts["choice"] == "hosts") & (hosts["energy"] == "net")]
+    assert hosts[["one", "other"]].values.tolist() == [list(GAINS)]
+    assert hosts["bias"].item() == pytest.approx(1 / 1.08, rel=0.03)
+    page = tmp_path / "explorer.html"
+    main_of("make_explorer")(out, str(page), experiment="x", given={}, confidence=0.95)
+    assert f'"{MERGED}"' not in page.read_text()
+    summary = Path(tmp_path / "summary.txt").read_text()
+    assert f"saturated, {MERGED}, gross" in summary

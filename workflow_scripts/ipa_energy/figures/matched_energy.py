@@ -86,7 +86,7 @@ def draw(
     ]
     more, rows = max(0, len(rows) - ROWS), rows[:ROWS]
     heads = [_head(names[key[0]], key, group, threshold, notes) for key, group in rows]
-    knobs = [_most(_rows(residual_knobs, key), rows_of(configurations, key[0]), group) for key, group in rows]
+    knobs = [_most(_rows(residual_knobs, key), _of_pipeline(configurations, key[0]), group) for key, group in rows]
     gutter_in = 0.35 + _LETTER_IN * max((len(name) for knob in knobs if knob for name in knob.names), default=0)
     wide_in = TEXT_WIDTH_IN - _LEFT_IN - gutter_in - _NARROW_IN - _RIGHT_IN
     meters = name_meters(known["meters"])
@@ -211,6 +211,11 @@ class _Knob:
     share: float
     names: tuple[str, ...]
     ratios: tuple[Floats, ...]
+
+
+def _of_pipeline(configurations: pd.DataFrame, cell: tuple[str, ...]) -> pd.DataFrame:
+    """The rows that tell a configuration's knobs: of any cell, as the table has none of merged hosts."""
+    return configurations[configurations["pipeline"] == cell[CELL.index("pipeline")]]
 
 
 def _most(residual_knobs: pd.DataFrame, configurations: pd.DataFrame, group: pd.DataFrame) -> _Knob | None:
