@@ -48,7 +48,11 @@ def summary_table(runs: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
     """
     first = str(runs["design"].iloc[0]) if len(runs) else ""
     keyed = runs.assign(
-        study=list(zip(*(runs[name] for name in ("truth", "noise", "n_possible", "seed")), strict=True)),
+        study=pd.Series(
+            [*zip(*(runs[name] for name in ("truth", "noise", "n_possible", "seed")), strict=True)],
+            index=runs.index,
+            dtype="object",
+        ),
         wrong=runs["decision"] == runs["kind"].map(WRONG),
         right=runs["decision"] == runs["kind"].map(_RIGHT),
     )
