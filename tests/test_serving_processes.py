@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -94,3 +96,31 @@ def test_the_cpu_time_of_a_replica_is_told_when_it_is_gone_however_it_went(plan)
         assert lives.cpu_s is None and psutil.pid_exists(lives.pid)
     assert lives.cpu_s == pytest.approx(0.0, abs=0.1)
     assert set(processes.cpu_s_of_gone) == {left.pid, killed.pid, lives.pid}
+
+
+# --- the preload server ends with its owner ---
+
+
+def test_a_server_that_still_imports_ends_with_its_owner(tmp_path):
+    (tmp_path / "slow_import.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    owner = subprocess.Popen(["sleep", "60"])
+    command = [sys.executable, "-m", "ipa_energy.serving.preload", "--address", f"ipa-energy-test/{tmp_path}"[:100]]
+    command += ["--owner", str(owner.pid), "--import=slow_import"]
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path})
+    try:
+        assert server.stdout.readline() == "importing\n"
+        owner.kill()
+        owner.wait()
+        assert server.wait(10) == 0
+    finally:
+        for process in (owner, server):
+            process.kill()
+            process.wait()
+
+
+def test_a_server_that_has_imported_has_one_thread_only(plan):
+    with connected() as processes:
+        replica = processes.start(plan("model"))
+        server = psutil.Process(replica.pid).parent()
+        assert server.num_threads() == 1

@@ -23,13 +23,16 @@ import gc
 import importlib
 import json
 import os
+import select
 import selectors
 import signal
 import socket
 import struct
 import sys
+import threading
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 MAX_MESSAGE = 1 << 16
@@ -49,6 +52,26 @@ def peer_uid(connection: socket.socket) -> int:
     """User id of the process at the other end of a unix socket."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return int(struct.unpack("3i", credentials)[1])
+
+
+@contextmanager
+def _ends_with(owner_pidfd: int) -> Iterator[None]:
+    """End this process as soon as the owner does, also while it imports; no thread is left after the block."""
+    wake_read, wake_write = os.pipe()
+
+    def watch() -> None:
+        ready, _, _ = select.select([owner_pidfd, wake_read], [], [])
+        if owner_pidfd in ready:
+            os._exit(0)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        os.close(wake_write)
+        thread.join()
+        os.close(wake_read)
 
 
 class _Server:
@@ -157,8 +180,9 @@ def main() -> None:
     parser.add_argument("--import", dest="modules", action="append", default=[], help="module to import before serving")
     arguments = parser.parse_args()
     owner = os.pidfd_open(arguments.owner)
-    for module in arguments.modules:
-        importlib.import_module(module)
+    with _ends_with(owner):
+        for module in arguments.modules:
+            importlib.import_module(module)
     gc.collect()
     gc.freeze()  # pages of imported objects stay shared with the replicas
     _Server(arguments.address, owner).run()
