@@ -13,6 +13,7 @@ import psutil
 
 from . import invariants
 from .ground import Ground, Run
+from .invariants import Before, digest
 from .outcome import Outcome, judged, told
 from .targets import Seen, look, phase
 
@@ -84,3 +85,29 @@ def _candidates(seen: Seen, target: str, run: Run) -> list[int]:
         return [run.process.pid]
     found: list[psutil.Process] = seen.by_kind[target]
     return [process.pid for process in found]
+
+
+def unseen(ground: Ground) -> Iterator[Outcome]:
+    """Kills in the very instant in which a record appears, before Snakemake has seen that its job ended well."""
+    for target in ("workflow", "job"):
+        ground.lay_out()
+        run = ground.start()
+        job: list[psutil.Process] = []
+        while not (ground.checkout.records() or run.ended()):
+            if target == "job" and not job:
+                job = look(ground, run.process.pid).by_kind["measuring process"]
+                job = [process.parent() or process for process in job]
+            time.sleep(0.001)
+        with suppress(psutil.NoSuchProcess):
+            (psutil.Process(run.process.pid) if target == "workflow" else job[0]).kill()
+        ended = run.wait()
+        problems = invariants.at_once(ground)
+        before = Before({}, invariants.look_before(ground).shared_memory)
+        kept = {digest(path) for path in (ground.results / "history").rglob("*.json")}
+        fell = "as the first record appeared"
+        outcome = judged(f"SIGKILL of the {target}", fell, told(ended), ground, problems, before)
+        now = {digest(path) for path in ground.checkout.records()}
+        lost = [] if kept and kept <= now else ["what had been measured before is not among the records"]
+        took = "taken over" in (ground.folder / "run.log").read_text()
+        restart = f"{outcome.restart}, and {'taken over' if took else 'seen by Snakemake after all'}"
+        yield Outcome(**vars(outcome) | {"problems": (*outcome.problems, *lost), "restart": restart})
