@@ -187,13 +187,19 @@ def _minutes(limit):
     return (days * 24 + hours) * 60 + minutes
 
 
+def _bring_nodes_up(cluster):
+    """End the time that a node was set down; it may have ended by itself, when the node told of itself."""
+    for node, state in cluster.states().items():
+        if state.startswith(("down", "drain")):
+            cluster.command("scontrol", "update", f"nodename={node}", "state=resume")
+    wait_for(lambda: not any(state.startswith("down") for state in cluster.states().values()), 60, 0.5)
+
+
 @pytest.fixture
 def nodes_up_again(cluster):
     """Both nodes are up after the test, whatever became of it."""
     yield
-    for node, state in cluster.states().items():
-        if state.startswith(("down", "drain")):
-            cluster.command("scontrol", "update", f"nodename={node}", "state=resume")
+    _bring_nodes_up(cluster)
 
 
 @pytest.mark.usefixtures("nodes_up_again")
@@ -202,7 +208,7 @@ def test_cancelled_killed_and_lost_jobs_leave_nothing_and_a_restart_measures_wha
 ):
     first, second = NODES
     # Blocks stay on their node: 1 and 3 on the first, 2 on the second.
-    protocol = tiny_config()["protocol"] | {"window_s": 15}
+    protocol = tiny_config()["protocol"] | {"window_s": 8}
     checkout.configure(blocks=3, hosts={first: {}, second: {}}, protocol=protocol)
     run = workflow.start()
 
@@ -225,7 +231,7 @@ def test_cancelled_killed_and_lost_jobs_leave_nothing_and_a_restart_measures_wha
     }
 
     # Slurm tells a node that is down nothing: what ran there goes on until the node is back, and may leave a record.
-    cluster.command("scontrol", "update", f"nodename={second}", "state=resume")
+    _bring_nodes_up(cluster)
     _wait_until_gone(cluster, lost)
     kept = {path: path.read_bytes() for path in checkout.records()}
     assert len(kept) <= 1
