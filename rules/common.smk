@@ -259,19 +259,33 @@ def in_plan(value_of):
     return asked_often(lambda wildcards: value_of(measurement_of(wildcards)))
 
 
+def let_scheduler_sleep():
+    """Lift Snakemake's limit on the jobs that start in a time span, so that it sleeps until a job ends.
+
+    With a limit, it looks at all jobs that wait once more in each time span, for every job that has ended: after 300 of
+    them at a fifth of a core, in the middle of a measurement. Priorities ask for this, as they are wanted before the
+    first job starts and after Snakemake has its settings.
+    """
+    if workflow.scheduling_settings is not None:
+        workflow.scheduling_settings.max_jobs_per_timespan = None
+
+
 @asked_often
 def run_order(wildcards):
     """Priority that makes the scheduler follow the plan's randomised order: the first is the most urgent."""
+    let_scheduler_sleep()
     return len(live_runs) + len(study.plan) - measurement_of(wildcards).order
 
 
 def live_order(wildcards):
     """Priority of a live run: below every measurement of the plan, and in an order of its own."""
+    let_scheduler_sleep()
     return len(live_runs) - live_runs.index((wildcards.method, wildcards.run))
 
 
 def before_measuring(wildcards):
     """Priority above every measurement's."""
+    let_scheduler_sleep()
     return len(live_runs) + len(study.plan) + 1
 
 
