@@ -16,6 +16,10 @@ if workflow.modifier.is_main_snakefile():
 
 
 include: "rules/common.smk"
+include: "rules/functions/records.smk"
+include: "rules/functions/measuring.smk"
+include: "rules/functions/ipa.smk"
+include: "rules/functions/targets.smk"
 include: "rules/prepare.smk"
 include: "rules/profile.smk"
 include: "rules/feasible.smk"
