@@ -17,13 +17,14 @@ from .caps import killed_with_a_cap
 from .clock import set_back
 from .damage import damaged_records
 from .ground import Ground, make_ground
-from .moments import kills, unseen
+from .moments import importing, kills, unseen
 from .outcome import Outcome
 from .places import lost_nodes, stale_locks, two_workflows
 from .storage import full_disk, read_only_results
 
 FAULTS: dict[str, Callable[[Ground], Iterator[Outcome]]] = {
     "unseen": unseen,
+    "importing": importing,
     "full_disk": full_disk,
     "read_only_results": read_only_results,
     "lost_nodes": lost_nodes,

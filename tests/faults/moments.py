@@ -111,3 +111,16 @@ def unseen(ground: Ground) -> Iterator[Outcome]:
         took = "taken over" in (ground.folder / "run.log").read_text()
         restart = f"{outcome.restart}, and {'taken over' if took else 'seen by Snakemake after all'}"
         yield Outcome(**vars(outcome) | {"problems": (*outcome.problems, *lost), "restart": restart})
+
+
+def importing(ground: Ground) -> Iterator[Outcome]:
+    """Kill the workflow in the instant in which its preload server appears, which then imports for seconds."""
+    ground.lay_out()
+    run = ground.start()
+    while not (run.ended() or look(ground, run.process.pid).by_kind["preload server"]):
+        time.sleep(0.01)
+    run.process.kill()
+    ended = run.wait()
+    problems = invariants.at_once(ground)
+    before = invariants.look_before(ground)
+    yield judged("SIGKILL of the workflow", "as the preload server began", told(ended), ground, problems, before)

@@ -13,7 +13,11 @@ from .outcome import Outcome
 BEGIN, END = "<!-- the table begins -->", "<!-- the table ends -->"
 HEAD = "| fault | times | where it fell | what the user saw | restart | broken promises |"
 MOST = 3
-_OURS = re.compile(r"pid \d+|process \d+|/tmp/\S+?/checkout|for \d+ s|after \d+ s")
+_OURS = re.compile(
+    r"pid \d+|process \d+|/tmp/\S+?/checkout|for \d+ s|after \d+ s|\S*\.snakemake/log/\S+|(?<=left: )\d+ \S+"
+)
+_WHICH = re.compile(r"\[\d+/\d+\] \S+ under \w+, block\d+: |results/\S+/(?=block\d)| --address \S+")
+"""Which of the measurements it was, which says nothing."""
 
 
 def parse(line: str) -> Outcome:
@@ -42,7 +46,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
 
 
 def _counted(texts: Sequence[str], most: int = MOST) -> str:
-    plain = [_OURS.sub("…", text).replace("|", "/").replace("`", "") for text in texts]
+    plain = [_OURS.sub("…", _WHICH.sub("", text)).replace("|", "/").replace("`", "") for text in texts]
     counts = Counter(" ".join(text.split())[:180] for text in plain).most_common()
     named = [text if count == 1 else f"{text} ({count})" for text, count in counts[:most]]
     rest = sum(count for _, count in counts[most:])
