@@ -64,7 +64,7 @@ def main() -> None:
         take_place(snakemake.resources.get("host"), snakemake.resources.get("gpu_uuid"))
         once(
             output,
-            lambda kept: run(replace(live, job=replace(job, trace=kept.trace)), kept.result, say),
+            lambda kept: run(replace(live, job=replace(live.job, trace=kept.trace)), kept.result, say),
             say,
             anew=bool(snakemake.resources.anew),
         )
