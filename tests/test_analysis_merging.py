@@ -254,9 +254,10 @@ def test_hosts_measured_in_another_way_are_not_merged():
     assert "no two have a whole block" in notes
 
 
-def test_hosts_on_which_configurations_cost_in_their_own_way_are_not_merged():
+@pytest.mark.parametrize("noise", [0.02, 0.0])
+def test_hosts_on_which_configurations_cost_in_their_own_way_are_not_merged(noise):
     """One host needs 30 % more for half of the grid: a property of host and configuration, and no gain."""
-    records = on_hosts("independent", noise=0.02)
+    records = on_hosts("independent", noise=noise)
     odd = {c.id for c in video_grid()[::2]}
     for record in records:
         if record["provenance"]["host"] == "node02" and record["identity"]["configuration_id"] in odd:

@@ -11,7 +11,8 @@ import yaml
 from ipa_energy.analysis.aggregate import configurations_table
 from ipa_energy.analysis.boards import with_boards
 from ipa_energy.analysis.tables import measurements_table
-from ipa_energy.place import WrongPlaceError, here, same_host, take_place
+from ipa_energy.host import host_name, same_host
+from ipa_energy.place import WrongPlaceError, here, take_place
 from ipa_energy.plan import write_plan
 from ipa_energy.record import Reading
 from ipa_energy.study import ConfigError, load_study
@@ -65,6 +66,7 @@ def test_the_plans_file_says_where_each_measurement_belongs(tmp_path):
         ({"hosts": {"a;reboot": {}}}, ["a;reboot"]),
         ({"hosts": {"a": {"board": GPU}}}, ["hosts.a", "gpu"]),
         ({"hosts": {}}, ["hosts", "at least one"]),
+        ({"hosts": {"node01": {}, "Node01.example.org": {}}}, ["node01 and Node01.example.org", "same host"]),
     ],
 )
 def test_hosts_that_can_not_be_used_are_refused_by_name(settings, words):
@@ -78,6 +80,11 @@ def test_hosts_beyond_the_blocks_are_no_fault_where_nothing_is_measured(tmp_path
 
 
 # --- the job runs where it belongs ---
+
+
+def test_no_host_has_the_sign_that_joins_merged_hosts(monkeypatch):
+    monkeypatch.setenv("SLURMD_NODENAME", "rack+1")
+    assert host_name() == "rack_1"
 
 
 def test_a_job_on_another_host_measures_nothing_and_says_where_it_belongs(monkeypatch):

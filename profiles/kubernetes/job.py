@@ -42,7 +42,8 @@ def manifest(template: Mapping[str, Any], script: Path, properties: Mapping[str,
         wanted["nvidia.com/gpu"] = str(resources["gpu"])
     container["command"] = ["sh", str(script.resolve())]
     container["resources"] = {"requests": wanted, "limits": wanted}
-    job["spec"]["activeDeadlineSeconds"] = 60 * int(resources["runtime"])
+    # Of the pod: its clock starts with the node's kubelet, and that of a Job while the pod still waits for a node.
+    pod["activeDeadlineSeconds"] = 60 * int(resources["runtime"])
     if resources.get("host"):
         pod["nodeSelector"] = pod.get("nodeSelector", {}) | {"kubernetes.io/hostname": resources["host"]}
     return job

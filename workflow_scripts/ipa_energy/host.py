@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from ipa_energy.names import as_label
+from ipa_energy.names import as_host
 
 _PACKAGES = ("ipa-energy", "torch", "torchvision", "numpy", "nvidia-ml-py", "pyRAPL", "snakemake")
 
@@ -138,7 +138,13 @@ def host_name() -> str:
     does not know its own name, as in a container.
     """
     names = (os.environ.get("SLURMD_NODENAME"), os.environ.get("IPA_ENERGY_HOST"))
-    return as_label(next(filter(None, names), platform.node()))
+    return as_host(next(filter(None, names), platform.node()))
+
+
+def same_host(one: str, other: str) -> bool:
+    """Whether two names are of one host: equal, or one is the other without its domain; case means nothing."""
+    one, other = one.lower(), other.lower()
+    return one == other or (("." in one) != ("." in other) and one.partition(".")[0] == other.partition(".")[0])
 
 
 def provenance() -> dict[str, Any]:
@@ -146,7 +152,7 @@ def provenance() -> dict[str, Any]:
     governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
     return {
         "host": host_name(),
-        "machine": as_label(platform.node()),
+        "machine": as_host(platform.node()),
         "cpu": _cpu_model(),
         "cores_available": len(available_cores()),
         "memory_bytes": psutil.virtual_memory().total,

@@ -17,6 +17,9 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+~-]{0,254}")
 LABEL = re.compile(r"\w[\w.:+~ ()-]{0,254}")
 """What is found: hosts and devices. Letters of any language, and no character that means something to anybody."""
 
+HOST = re.compile(r"\w[\w.:~ ()-]{0,254}")
+"""A label without ``+``, which joins the names of hosts that are merged."""
+
 _NOT_OF_LABEL = re.compile(r"[^\w.:+~ ()-]")
 
 
@@ -24,6 +27,11 @@ def as_label(text: str) -> str:
     """``text``, made one that :data:`LABEL` takes: with ``_`` for what it doesn't, cut, and never empty."""
     made = _NOT_OF_LABEL.sub("_", text)[:254]
     return made if LABEL.fullmatch(made) else f"_{made}"
+
+
+def as_host(text: str) -> str:
+    """The same for the name of a host (:data:`HOST`)."""
+    return as_label(text).replace("+", "_")
 
 
 def printable(text: object) -> str:
@@ -52,7 +60,7 @@ def _names(record: Mapping[str, Any]) -> Iterator[tuple[str, str, re.Pattern[str
         yield f"identity/configuration/platform/{key}", configuration["platform"][key], NAME
     for key in ("host", "machine"):
         if key in provenance:
-            yield f"provenance/{key}", provenance[key], LABEL
+            yield f"provenance/{key}", provenance[key], HOST
     for domain in (record["energy"] or {"domains": ()})["domains"]:
         for key in ("domain", "meter"):
             yield f"energy/domains/{key}", domain[key], LABEL

@@ -9,19 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from ipa_energy.host import host_name
+from ipa_energy.host import host_name, same_host
 from ipa_energy.platforms.gpus import GpuUnavailable, opened_nvml, uuids
 from ipa_energy.supervisor import InfrastructureError
 
 
 class WrongPlaceError(InfrastructureError):
     """The job runs on another host than it belongs to, or its GPU is not there. The text says what to do."""
-
-
-def same_host(one: str, other: str) -> bool:
-    """Whether two names are of one host: equal, or one is the other without its domain; case means nothing."""
-    one, other = one.lower(), other.lower()
-    return one == other or (("." in one) != ("." in other) and one.partition(".")[0] == other.partition(".")[0])
 
 
 def here(hosts: Iterable[str]) -> str | None:

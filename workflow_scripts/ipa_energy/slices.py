@@ -1,4 +1,4 @@
-"""``python -m ipa_energy.slices``: measure a study in slices of time, on machines that are lent for minutes.
+"""``python -m ipa_energy.slices``: measure a study in slices of time, on machines that are to be had for minutes.
 
 Each slice takes up what an archive holds, runs the workflow until its time is up (or SIGTERM says so), lets the
 measurement in hand end, and puts everything into the archive again: records, traces, profile, plan, frames, and what

@@ -18,6 +18,7 @@ from ipa_energy import ipa_config, pipelines
 from ipa_energy.config_schema import config_schema, fill_defaults, schema_faults
 from ipa_energy.configuration import PLATFORM_KNOBS, STAGE_KNOBS, Configuration, Platform, grid
 from ipa_energy.external import settings as external
+from ipa_energy.host import same_host
 from ipa_energy.plan import Measurement, Place, make_plan, size_of
 
 MAX_DRAWN_FROM = 500_000
@@ -101,7 +102,12 @@ def _workload_faults(workloads: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _host_faults(settings: Mapping[str, Any]) -> list[str]:
-    number, blocks = len(settings["hosts"] or {}), settings["blocks"]
+    names = list(settings["hosts"] or {})
+    number, blocks = len(names), settings["blocks"]
+    alike = [(one, other) for i, one in enumerate(names) for other in names[:i] if same_host(one, other)]
+    if alike:
+        one, other = alike[0]
+        return [f"hosts names {other} and {one}, which are the same host; allowed: each host once"]
     if settings["measure"] == "none" or settings["records"] is not None or blocks >= number:
         return []
     return [

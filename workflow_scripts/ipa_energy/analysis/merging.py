@@ -200,12 +200,13 @@ def _differs(rows: pd.DataFrame, column: str) -> str | None:
     alone, degrees = _residual(block, logs, good, "configuration", "host")
     together, all_degrees = _residual(block, logs, good, "configuration")
     between = all_degrees - degrees
-    if degrees < 1 or between < 1 or alone <= 0:
+    if degrees < 1 or between < 1:
         return None
-    square, noise = (together - alone) / between, alone / degrees
+    square, noise = (together - alone) / between, max(alone, 0.0) / degrees
     repetitions = len(good) / good.groupby(["configuration", "host"]).ngroups
     size = float(np.sqrt(max(0.0, square - noise) / repetitions))
-    certain = float(stats.f.sf(square / noise, between, degrees)) < _CLEAR
+    # Without any noise, whatever differs is certain.
+    certain = noise == 0 or float(stats.f.sf(square / noise, between, degrees)) < _CLEAR
     return f"{size:.1%} (standard deviation)" if certain and size > MAX_INTERACTION else None
 
 
