@@ -23,6 +23,7 @@ from ipa_energy.digest import (
 )
 from ipa_energy.external.settings import matching_files
 from ipa_energy.files import seconds_ahead
+from ipa_energy.history import tell_anew
 from ipa_energy.host import host_name
 from ipa_energy.job import measuring_settings
 from ipa_energy.layout import (

@@ -23,7 +23,6 @@ rule adapt_live:
     threads: all_cores
     resources:
         power_meter=1,
-        anew=wanted_anew,
         gpu=gpus_on(ipa_config.platform(study.settings).device),
         runtime=walltime.minutes(
             walltime.live_s(study.settings["protocol"], adaptation["live"]["seconds"])

@@ -41,12 +41,11 @@ rule describe_design:
         "../workflow_scripts/describe_design.py"
 
 
-# The frames are compared by their hash in frames.json; the array itself is `ancient`, so that touching it means nothing.
+# The decision on weights and the frames' hash come with the files of the variants, which are made from both. The array of
+# frames itself is `ancient`, so that touching it means nothing.
 rule measure_configuration:
     input:
-        decision="results/{experiment}/weights.json",
         weights=weights_of,
-        digest="results/{experiment}/frames.json",
         frames=ancient("results/{experiment}/frames.npy"),
     output:
         record="results/{experiment}/records/{workload}/{configuration}/{repetition}.json",
@@ -60,7 +59,6 @@ rule measure_configuration:
     threads: all_cores
     resources:
         power_meter=1,
-        anew=wanted_anew,
         gpu=in_plan(lambda one: gpus_on(one.configuration.platform.device)),
         runtime=walltime.minutes(walltime.measurement_s(study.settings["protocol"])),
         slurm_extra=in_plan(lambda one: on_node(one.host)),

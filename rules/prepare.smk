@@ -23,9 +23,12 @@ rule prepare_weights:
         "../workflow_scripts/prepare_weights.py"
 
 
+# Its files stand for the decision and for the frames as well: a rule that measures many configurations needs no input for
+# each of these, which would cost Snakemake a tenth of its time.
 rule provide_weights:
     input:
-        "results/{experiment}/weights.json",
+        decision="results/{experiment}/weights.json",
+        digest="results/{experiment}/frames.json",
     output:
         "results/{experiment}/weights/{variant}.json",
     log:

@@ -20,7 +20,6 @@ rule profile_variant:
     threads: all_cores
     resources:
         power_meter=1,
-        anew=wanted_anew,
         gpu=gpus_on(ipa_config.platform(study.settings).device),
         runtime=lambda wildcards: walltime.minutes(
             walltime.profile_s(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ipa_energy.configuration import Configuration, Platform
-from ipa_energy.history import Output, circumstances, once
+from ipa_energy.history import Output, circumstances, once, told_anew
 from ipa_energy.host import host_name
 from ipa_energy.job import Job
 from ipa_energy.joblog import redirect_to
@@ -66,7 +66,7 @@ def main() -> None:
             output,
             lambda kept: run(replace(live, job=replace(live.job, trace=kept.trace)), kept.result, say),
             say,
-            anew=bool(snakemake.resources.anew),
+            anew=told_anew(),
         )
     except (WorkflowGoneError, InfrastructureError) as error:
         sys.exit(str(error))

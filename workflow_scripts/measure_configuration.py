@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ipa_energy.configuration import configuration_from_dict
-from ipa_energy.history import Output, circumstances, once
+from ipa_energy.history import Output, circumstances, once, told_anew
 from ipa_energy.host import host_name
 from ipa_energy.job import Job
 from ipa_energy.joblog import redirect_to
@@ -15,6 +15,17 @@ from ipa_energy.layout import history_path, notes_folder
 from ipa_energy.owner import WorkflowGoneError
 from ipa_energy.place import take_place
 from ipa_energy.supervisor import InfrastructureError, in_words, run, without_meters
+
+
+def beside(file: str, name: str) -> str:
+    """Path of a file of the experiment that lies beside ``file``: those of the variants were made from it.
+
+    Ends the job when somebody has removed it.
+    """
+    path = Path(file).with_name(name)
+    if not path.is_file():
+        sys.exit(f"{path} is missing, from which the files in {path.parent}/weights were made: run snakemake {path}")
+    return str(path)
 
 
 def main() -> None:
@@ -32,8 +43,8 @@ def main() -> None:
         settings=params.settings,
         prices=snakemake.config["prices"],
         frames=snakemake.input.frames,
-        frames_facts=snakemake.input.digest,
-        weights=snakemake.input.decision,
+        frames_facts=beside(snakemake.input.frames, "frames.json"),
+        weights=beside(snakemake.input.frames, "weights.json"),
         variant_weights=tuple(snakemake.input.weights),
         weights_folder=params.weights_folder,
         trace=snakemake.output.trace,
@@ -48,7 +59,7 @@ def main() -> None:
         snakemake.output.record,
         snakemake.output.trace,
         lambda stamp: history_path(snakemake.output.record, stamp),
-        notes_folder(snakemake.input.decision),
+        notes_folder(snakemake.input.frames),
         circumstances(host_name(), sorted(params.items()), [job.weights, *job.variant_weights, job.frames_facts]),
     )
     try:
@@ -57,7 +68,7 @@ def main() -> None:
             output,
             lambda kept: run(replace(job, trace=kept.trace), kept.result, say),
             say,
-            anew=bool(snakemake.resources.anew),
+            anew=told_anew(),
         )
     except (WorkflowGoneError, InfrastructureError) as error:
         sys.exit(str(error))

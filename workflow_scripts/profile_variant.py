@@ -5,7 +5,7 @@ import sys
 from dataclasses import replace
 
 from ipa_energy.configuration import configuration_from_dict
-from ipa_energy.history import Output, circumstances, once
+from ipa_energy.history import Output, circumstances, once, told_anew
 from ipa_energy.host import host_name
 from ipa_energy.job import Job
 from ipa_energy.joblog import redirect_to
@@ -63,7 +63,7 @@ def main() -> None:
             output,
             lambda kept: run([replace(job, trace=kept.trace) for job in jobs], kept.result, say),
             say,
-            anew=bool(snakemake.resources.anew),
+            anew=told_anew(),
         )
     except (WorkflowGoneError, InfrastructureError) as error:
         sys.exit(str(error))

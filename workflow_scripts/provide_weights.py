@@ -9,5 +9,5 @@ from ipa_energy.pipelines.weights import provide
 
 if __name__ == "__main__":
     redirect_to(snakemake.log[0])
-    facts = provide(snakemake.wildcards.variant, decided_weights(snakemake.input[0]), snakemake.params.folder)
+    facts = provide(snakemake.wildcards.variant, decided_weights(snakemake.input.decision), snakemake.params.folder)
     write_text(snakemake.output[0], json.dumps(facts, indent=2) + "\n")

@@ -24,13 +24,19 @@ def in_plan(value_of):
     return asked_often(lambda wildcards: value_of(measurement_of(wildcards)))
 
 
-def let_scheduler_sleep():
-    """Lift Snakemake's limit on the jobs that start in a time span, so that it sleeps until a job ends.
+def before_jobs():
+    """What has to be set before the first job starts and after Snakemake has its settings: when priorities are asked for.
 
-    With a limit, it looks at all jobs that wait once more in each time span, for every job that has ended: after 300 of
-    them at a fifth of a core, in the middle of a measurement. Priorities ask for this, as they are wanted before the
-    first job starts and after Snakemake has its settings.
+    Jobs are told whether something is forced: then what an interrupted run measured is no reason not to measure. The
+    jobs of a cluster are always forced, and so never told.
+
+    Snakemake's limit on the jobs that start in a time span is lifted, so that it sleeps until a job ends. With a limit,
+    it looks at all jobs that wait once more in each time span, for every job that has ended: after 300 of them at a fifth
+    of a core, in the middle of a measurement.
     """
+    wanted = workflow.dag_settings
+    forced = wanted and (wanted.forceall or wanted.forcetargets or wanted.forcerun)
+    tell_anew(bool(forced) and not workflow.remote_exec)
     if workflow.scheduling_settings is not None:
         workflow.scheduling_settings.max_jobs_per_timespan = None
 
@@ -38,19 +44,19 @@ def let_scheduler_sleep():
 @asked_often
 def run_order(wildcards):
     """Priority that makes the scheduler follow the plan's randomised order: the first is the most urgent."""
-    let_scheduler_sleep()
+    before_jobs()
     return len(live_runs) + len(study.plan) - measurement_of(wildcards).order
 
 
 def live_order(wildcards):
     """Priority of a live run: below every measurement of the plan, and in an order of its own."""
-    let_scheduler_sleep()
+    before_jobs()
     return len(live_runs) - live_runs.index((wildcards.method, wildcards.run))
 
 
 def before_measuring(wildcards):
     """Priority above every measurement's."""
-    let_scheduler_sleep()
+    before_jobs()
     return len(live_runs) + len(study.plan) + 1
 
 
@@ -69,13 +75,3 @@ def on_node(host):
 def gpus_on(device):
     """GPUs that a job asks the cluster for; None, which asks for nothing, where the CPU is measured."""
     return 1 if device == "cuda" else None
-
-
-@asked_often
-def wanted_anew(wildcards):
-    """Whether something is forced: then what an interrupted run measured is no reason not to measure."""
-    wanted = workflow.dag_settings
-    # The jobs of a cluster are always forced.
-    return int(
-        not workflow.remote_exec and bool(wanted.forceall or wanted.forcetargets or wanted.forcerun)
-    )

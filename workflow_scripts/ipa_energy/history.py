@@ -22,6 +22,18 @@ from ipa_energy.files import put_in_place, remove_orphans, write_text
 from ipa_energy.host import host_name
 from ipa_energy.owner import OWNER_VARIABLE
 
+ANEW_VARIABLE = "IPA_ENERGY_ANEW"
+
+
+def tell_anew(anew: bool) -> None:
+    """Tell the jobs that this process starts, by the environment, whether to measure whatever an earlier run left."""
+    os.environ[ANEW_VARIABLE] = str(int(anew))
+
+
+def told_anew() -> bool:
+    """What :func:`tell_anew` said; False where nothing was said."""
+    return os.environ.get(ANEW_VARIABLE) == "1"
+
 
 @dataclass(frozen=True)
 class Kept:
