@@ -17,6 +17,7 @@ import yaml
 from ipa_energy.record import read_record
 from ipa_energy.study import load_study
 
+from conftest import Checkout  # isort: skip
 from tiny import descendants, living, tiny_config, wait_for  # isort: skip
 
 pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="a detector and a classifier want a core each")
@@ -151,6 +152,17 @@ def test_a_changed_config_measures_again_exactly_what_it_affects(finished, chang
     settings = yaml.safe_load((checkout.folder / "tiny.yaml").read_text())
     (checkout.folder / "changed.yaml").write_text(yaml.safe_dump(settings | changes))
     assert _measure_jobs(checkout.run("-n", config="changed")) == measured_again
+
+
+def test_other_frames_are_noticed_although_the_run_that_made_them_was_stopped(finished, tmp_path):
+    checkout, _ = finished
+    other = Checkout(tmp_path / "checkout", tmp_path / "lock")
+    shutil.copytree(checkout.folder, other.folder)
+    stages = yaml.safe_load((other.folder / "tiny.yaml").read_text())["grid"]["stages"]
+    other.configure(grid={"stages": stages}, blocks=2, anchor=True, frames={"count": 3, "width": 96, "height": 72})
+    weights = sorted(str(path.relative_to(other.folder)) for path in (other.folder / "results/tiny/weights").iterdir())
+    other.run(*weights)
+    assert _measure_jobs(other.run("-n")) == 8
 
 
 def test_a_grown_grid_measures_only_what_is_new(finished):
