@@ -72,7 +72,10 @@ def make_checkout(folder):
     for part in PARTS:
         source = ROOT / part
         if source.is_dir():
-            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+            # The library's link to the config stays one, as in a clone.
+            shutil.copytree(
+                source, folder / part, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+            )
         else:
             shutil.copy2(source, folder / part)
     return Checkout(folder, folder / "measurement.lock")

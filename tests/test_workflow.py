@@ -157,7 +157,7 @@ def test_a_changed_config_measures_again_exactly_what_it_affects(finished, chang
 def test_other_frames_are_noticed_although_the_run_that_made_them_was_stopped(finished, tmp_path):
     checkout, _ = finished
     other = Checkout(tmp_path / "checkout", tmp_path / "lock")
-    shutil.copytree(checkout.folder, other.folder)
+    shutil.copytree(checkout.folder, other.folder, symlinks=True)
     stages = yaml.safe_load((other.folder / "tiny.yaml").read_text())["grid"]["stages"]
     other.configure(grid={"stages": stages}, blocks=2, anchor=True, frames={"count": 3, "width": 96, "height": 72})
     weights = sorted(str(path.relative_to(other.folder)) for path in (other.folder / "results/tiny/weights").iterdir())
