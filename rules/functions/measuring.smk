@@ -32,12 +32,12 @@ def before_jobs():
 
     Snakemake's limit on the jobs that start in a time span is lifted, so that it sleeps until a job ends. With a limit,
     it looks at all jobs that wait once more in each time span, for every job that has ended: after 300 of them at a fifth
-    of a core, in the middle of a measurement.
+    of a core, in the middle of a measurement. On a cluster nothing measures here, and the limit is for its scheduler.
     """
     wanted = workflow.dag_settings
     forced = wanted and (wanted.forceall or wanted.forcetargets or wanted.forcerun)
     tell_anew(bool(forced) and not workflow.remote_exec)
-    if workflow.scheduling_settings is not None:
+    if workflow.scheduling_settings is not None and workflow.resource_settings.nodes is None:
         workflow.scheduling_settings.max_jobs_per_timespan = None
 
 
