@@ -8,4 +8,7 @@ if __name__ == "__main__":
     overhead.main()
     ipa.main()
     analysis.main()
+    dag.main()
+    aggregate.main()
+    background.main()
     fractions.main()

@@ -1,10 +1,12 @@
 """What a dry run of a large study costs, against bare Snakemake workflows of as many jobs.
 
-Two bare workflows, each with a rule that is run once per configuration and one that takes all its outputs:
+Three bare workflows, each with a rule that is run once per configuration and one that takes all its outputs:
 
 - *plain*: the least that Snakemake can do. One output, and a shell command; no input, no log, no parameters.
 - *script*: what a rule that measures can't do without. A script, an input that another rule makes, record and trace,
   a log, the configuration as a parameter, a priority that is the random order of the run, a resource that is limited.
+- *models*: the same where a configuration is made of two models, whose files other rules make and a function names, and
+  of a file of data that all share: as in any workflow that measures pipelines of models.
 
 Rounds of all sides alternate, and ratios are taken within a round. Memory is the largest resident set.
 Run: ``python -m benchmarks.dag [configurations [rounds]]``; for 2500, 10 000 or 50 000 configurations.
@@ -48,7 +50,18 @@ rule measure:
     output: "results/records/{{configuration}}.json"
     shell: "echo {{wildcards.configuration}} > {{output}}"
 """
-SCRIPT = """
+_MEASURED = """
+    output:
+        record="results/records/{{configuration}}.json",
+        trace="results/traces/{{configuration}}.parquet",
+    log: "logs/{{configuration}}.log"
+    priority: lambda wildcards: order[wildcards.configuration]
+    resources: power_meter=1
+    params: configuration=lambda wildcards: {{"id": wildcards.configuration, "place": order[wildcards.configuration]}}
+    script: "measure.py"
+"""
+SCRIPT = (
+    """
 order = {{f"c{{number}}": number for number in range({count})}}
 
 
@@ -59,15 +72,37 @@ rule prepare:
 
 rule measure:
     input: "results/prepared.json"
-    output:
-        record="results/records/{{configuration}}.json",
-        trace="results/traces/{{configuration}}.parquet",
-    log: "logs/{{configuration}}.log"
-    priority: lambda wildcards: order[wildcards.configuration]
-    resources: power_meter=1
-    params: configuration=lambda wildcards: {{"id": wildcards.configuration, "place": order[wildcards.configuration]}}
-    script: "measure.py"
 """
+    + _MEASURED
+)
+MODELS = (
+    """
+order = {{f"c{{number}}": number for number in range({count})}}
+
+
+rule prepare:
+    output: "results/data.json"
+    script: "prepare.py"
+
+
+rule provide:
+    input: "results/data.json"
+    output: "results/models/{{model}}.json"
+    script: "prepare.py"
+
+
+def models_of(wildcards):
+    number = order[wildcards.configuration]
+    return [f"results/models/first{{number % 2}}.json", f"results/models/second{{number // 2 % 2}}.json"]
+
+
+rule measure:
+    input:
+        models=models_of,
+        data=ancient("results/data.json"),
+"""
+    + _MEASURED
+)
 
 
 @dataclass(frozen=True)
@@ -144,7 +179,7 @@ def main(count: int = 10_000, rounds: int = ROUNDS) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         sides: dict[str, tuple[Path, Path, Sequence[str]]] = {}
-        for name, workflow in (("plain", PLAIN), ("script", SCRIPT)):
+        for name, workflow in (("plain", PLAIN), ("script", SCRIPT), ("models", MODELS)):
             write_bare(folder / name, workflow, count)
             sides[f"bare, {name}"] = (folder / name, folder / name / "Snakefile", ())
         for name, ipa in (("this workflow", False), ("the same, with IPA", True)):
@@ -165,7 +200,7 @@ def main(count: int = 10_000, rounds: int = ROUNDS) -> None:
             f"{statistics.median(run.cpu_s for run in found):7.1f} s of CPU   "
             f"{max(run.memory_mb for run in found):6.0f} MB"
         )
-    for bare in ("bare, plain", "bare, script"):
+    for bare in ("bare, plain", "bare, script", "bare, models"):
         for name in ("this workflow", "the same, with IPA"):
             ratios = [own.cpu_s / other.cpu_s for own, other in zip(runs[name], runs[bare], strict=True)]
             each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
