@@ -1,6 +1,6 @@
 """Run all benchmarks, one after the other, on an otherwise idle machine."""
 
-from benchmarks import analysis, fractions, ipa, overhead, sampling, serving
+from benchmarks import aggregate, analysis, background, dag, fractions, ipa, overhead, sampling, serving
 
 if __name__ == "__main__":
     serving.main()
