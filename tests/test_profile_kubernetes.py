@@ -30,7 +30,7 @@ TEMPLATE = yaml.safe_load(job.TEMPLATE.read_text())
 
 def _manifest(threads=31, **resources):
     properties = {"threads": threads, "resources": {"mem_mb": 16000, "runtime": 30} | resources}
-    return job.manifest(TEMPLATE, Path("/work/.snakemake/tmp/job.sh"), properties)
+    return job.manifest(TEMPLATE, Path("/study/.snakemake/tmp/job.sh"), properties)
 
 
 def _pod(manifest):
@@ -43,7 +43,7 @@ def test_a_pod_gets_cores_memory_and_time_and_as_limits_too():
     assert container["resources"]["requests"] == {"cpu": "31", "memory": "16000M"}
     assert container["resources"]["limits"] == container["resources"]["requests"]
     assert _pod(manifest)["activeDeadlineSeconds"] == 30 * 60 and "activeDeadlineSeconds" not in manifest["spec"]
-    assert container["command"] == ["sh", "/work/.snakemake/tmp/job.sh"]
+    assert container["command"] == ["sh", "/study/.snakemake/tmp/job.sh"]
 
 
 def test_a_gpu_is_asked_for_where_one_is_measured():
