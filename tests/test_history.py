@@ -89,6 +89,7 @@ def test_the_note_of_a_result_that_snakemake_deleted_is_not_forgotten(place):
     delete(place())
     forget(place().notes)
     once(place(), never, print, anew=False)
+    assert Path(place().result).read_text() == "first" and history(place()) == ["first"]
 
 
 def test_another_workflow_of_the_same_folder_does_not_forget_notes(place):
@@ -96,6 +97,7 @@ def test_another_workflow_of_the_same_folder_does_not_forget_notes(place):
     forget(place().notes, "2:2")
     delete(place())
     once(place(), never, print, anew=False)
+    assert Path(place().result).read_text() == "first" and history(place()) == ["first"]
 
 
 def test_what_an_orphan_put_in_place_meanwhile_is_replaced_and_kept(place, monkeypatch):
